@@ -1,0 +1,1 @@
+"""The one typed, frozen config: recipes, files and overrides resolved once."""

@@ -1,0 +1,13 @@
+"""The two ways a command ends badly; the command line prints one line for each, never a traceback."""
+
+
+class BadInput(Exception):
+    """What the user asked for cannot work; names key or file, value and remedy. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunFailure(Exception):
+    """The request was fine and something else went wrong (disk full, diverged, lost). Exit code 1."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Arithmetic before rent: parameters, FLOPs, hardware. Pure functions, no heavy imports."""

@@ -1,0 +1,1 @@
+"""What a run records: rows, dollars, pictures, MLflow."""
