@@ -65,7 +65,7 @@ class Checkpoint:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight by name, fp32 on the CPU."""
-        return {name: tensor for name, tensor in self._tensors("weights")}
+        return dict(self._tensors("weights"))
 
     def parameter_reader(self) -> Callable[[str], ParameterState]:
         """Reads one parameter at a time, so that host memory never holds all moments."""
@@ -151,7 +151,7 @@ def newest_valid(
     for folder in folders:
         try:
             return load(folder, full_check=full_check)
-        except DamagedCheckpoint as damage:
+        except DamagedCheckpointError as damage:
             note(f"checkpoint {folder.name} is damaged and skipped: {damage}")
     if folders:
         raise RunFailure(
@@ -173,26 +173,26 @@ def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
         record = json.loads((folder / "state.json").read_text())
         checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"state.json cannot be read ({error})") from None
+        raise DamagedCheckpointError(f"state.json cannot be read ({error})") from None
     for name, entry in checkpoint.files.items():
         file = folder / name
         if not file.is_file():
-            raise DamagedCheckpoint(f"{name} is missing")
+            raise DamagedCheckpointError(f"{name} is missing")
         if file.stat().st_size != entry["bytes"]:
-            raise DamagedCheckpoint(
+            raise DamagedCheckpointError(
                 f"{name} has {file.stat().st_size:,} bytes instead of {entry['bytes']:,}"
             )
         if full_check and _sha256(file) != entry["sha256"]:
-            raise DamagedCheckpoint(f"{name} does not have its recorded sha256")
+            raise DamagedCheckpointError(f"{name} does not have its recorded sha256")
         try:
             with safe_open(file, "pt"):
                 pass
         except SafetensorError as error:
-            raise DamagedCheckpoint(f"{name} is not a safetensors file ({error})") from None
+            raise DamagedCheckpointError(f"{name} is not a safetensors file ({error})") from None
     return checkpoint
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpointError(Exception):
     """A checkpoint folder that must not be loaded."""
 
 
@@ -283,7 +283,7 @@ def _readable(run_dir: Path) -> Iterator[Checkpoint]:
     for folder in list_checkpoints(run_dir):
         try:
             yield load(folder, full_check=False)
-        except DamagedCheckpoint:
+        except DamagedCheckpointError:
             continue
 
 

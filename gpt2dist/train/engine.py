@@ -165,6 +165,16 @@ class Engine:
         self._engine.step()
         return StepResult(applied, float(norm) if applied else math.inf)
 
+    @property
+    def loss_scale(self) -> float | None:
+        """fp16's current loss scale; None in other precisions."""
+        return float(self._engine.optimizer.loss_scale) if self._engine.fp16_enabled() else None
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float) -> None:
+        if self._engine.fp16_enabled():
+            self._engine.optimizer.loss_scaler.cur_scale = scale
+
     # State. Collective at stages 1 to 3: every rank calls, every rank receives.
 
     def parameter_states(self) -> Iterator[ParameterState]:
@@ -184,9 +194,7 @@ class Engine:
                 return int(state["step"])
         return 0
 
-    def load_optimizer(
-        self, read: Callable[[str], ParameterState], applied_steps: int
-    ) -> None:
+    def load_optimizer(self, read: Callable[[str], ParameterState], applied_steps: int) -> None:
         """Restore masters and moments; `read(name)` gives each parameter's full state.
 
         The model handed to the constructor must already hold the weights.
@@ -248,7 +256,9 @@ class Engine:
 
         value = value.to(self.device, torch.float32)
         if self.stage == 0:
-            target = parameter if moment is None else self._engine.optimizer.state[parameter][moment]
+            target = (
+                parameter if moment is None else self._engine.optimizer.state[parameter][moment]
+            )
             with torch.no_grad():
                 target.copy_(value)
         elif moment is None:

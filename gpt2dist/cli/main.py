@@ -1,0 +1,141 @@
+"""`gpt2dist`: config, data, train, eval, sample, track, ui. Starts without torch or Ray."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from gpt2dist import __version__
+from gpt2dist.cli import commands
+from gpt2dist.errors import BadInput, RunFailure
+
+EPILOG = """\
+examples:
+  gpt2dist train debug                                   minutes on two CPU cores, no network
+  gpt2dist train gpt2-124m cluster.usd_per_hour=1.29 budget.usd=10
+  gpt2dist train gpt2-124m data.source='my_texts/*.txt' train.tokens=1e9
+  gpt2dist sample runs/debug-... --prompt "def main("
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, without importing what the commands need."""
+    top = argparse.ArgumentParser(
+        prog="gpt2dist",
+        description="Train GPT-2 (124M to 1.5B) on your own or rented GPUs; every dollar recorded.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"gpt2dist {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+
+    config = verbs.add_parser("config", help="print the resolved config of a recipe")
+    _recipe_arguments(config)
+    config.set_defaults(run=commands.show_config)
+
+    data = verbs.add_parser("data", help="turn text into token shards, or look at shards")
+    data_verbs = data.add_subparsers(dest="data_verb", metavar="COMMAND", required=True)
+    prepare = data_verbs.add_parser(
+        "prepare",
+        help="tokenise a source into shards; continues where it was interrupted",
+        description="Sources: stdlib; paths or globs of .txt .md .jsonl .parquet .csv (also .gz "
+        ".zst, s3:// and gs://); hf:OWNER/NAME[:CONFIG].",
+    )
+    prepare.add_argument("source", metavar="SOURCE")
+    prepare.add_argument("--out", required=True, metavar="DIR", help="folder for the shards")
+    prepare.add_argument("--tokenizer", choices=("gpt2", "bytes"), default="gpt2")
+    prepare.add_argument("--val-fraction", type=float, default=0.005, metavar="SHARE")
+    prepare.add_argument("--text-field", default="text", metavar="COLUMN")
+    prepare.add_argument("--max-documents", type=int, metavar="N")
+    prepare.add_argument("--local", action="store_true", help="in this process, without Ray")
+    prepare.set_defaults(run=commands.prepare_data)
+    show = data_verbs.add_parser("show", help="describe a folder of shards")
+    show.add_argument("folder", metavar="DIR")
+    show.add_argument("--verify", action="store_true", help="also recompute every sha256")
+    show.set_defaults(run=commands.show_data)
+
+    train = verbs.add_parser(
+        "train",
+        help="train a recipe; the same command continues an interrupted run",
+        description="Train a recipe or a YAML file. Interrupt with Ctrl-C: it saves and leaves.",
+    )
+    _recipe_arguments(train)
+    train.add_argument("--name", help="name of the run's folder (default: recipe and identity)")
+    train.add_argument("--fresh", action="store_true", help="set an existing run aside, start anew")
+    train.add_argument(
+        "--local", action="store_true", help="one device in this process, without Ray and MLflow"
+    )
+    train.set_defaults(run=commands.train)
+
+    evaluate = verbs.add_parser("eval", help="validation loss of a run's checkpoint")
+    _run_arguments(evaluate)
+    evaluate.add_argument("--tokens", type=int, metavar="N", help="default: the run's eval.tokens")
+    evaluate.add_argument("--data", metavar="DIR", help="folder of shards (default: the run's)")
+    evaluate.set_defaults(run=commands.evaluate)
+
+    sample = verbs.add_parser("sample", help="write text with a run's model")
+    _run_arguments(sample)
+    sample.add_argument("--prompt", default="", metavar="TEXT")
+    sample.add_argument("--tokens", type=int, default=128, metavar="N", help="default 128")
+    sample.add_argument("--temperature", type=float, default=0.8, help="0 is greedy; default 0.8")
+    sample.add_argument("--top-k", type=int, metavar="K", help="keep the K likeliest tokens")
+    sample.add_argument("--top-p", type=float, metavar="P", help="keep this share of probability")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--count", type=int, default=1, metavar="N", help="samples at once")
+    sample.set_defaults(run=commands.sample)
+
+    track = verbs.add_parser("track", help="MLflow records of a run")
+    track_verbs = track.add_subparsers(dest="track_verb", metavar="COMMAND", required=True)
+    sync = track_verbs.add_parser("sync", help="bring MLflow up to date from the run's rows")
+    sync.add_argument("run_folder", metavar="RUN")
+    sync.add_argument("--runs", default="runs", metavar="DIR")
+    sync.set_defaults(run=commands.sync)
+
+    ui = verbs.add_parser("ui", help="open MLflow on the local runs")
+    ui.add_argument("--runs", default="runs", metavar="DIR")
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(run=commands.ui)
+    return top
+
+
+def _recipe_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help="debug, gpt2-124m, ... or a .yaml file")
+    verb.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to change")
+
+
+def _run_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run_folder", metavar="RUN", help="folder of a run, or its name")
+    verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (runs)")
+    verb.add_argument("--step", type=int, metavar="N", help="checkpoint of step N")
+    verb.add_argument("--best", action="store_true", help="checkpoint of the lowest loss")
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, 1 failure, 2 bad input, 130/143 interrupted."""
+    started_at = time.time()
+    arguments = parser().parse_args(argv)
+    arguments.started_at = started_at
+    try:
+        return arguments.run(arguments)
+    except (BadInput, RunFailure) as error:
+        print(f"gpt2dist: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gpt2dist: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry() -> None:
+    """The installed `gpt2dist` command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,46 @@
+"""Ray as a quiet part of a program that prints its own progress."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
+
+
+@contextlib.contextmanager
+def ray_session() -> Iterator[None]:
+    """Uses the caller's Ray where there is one, else starts one on this machine and stops it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        address="local",  # never a stray cluster of somebody else
+        num_cpus=max(4, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quiet_context() -> DataContext:
+    """A copy of the current settings of Ray Data: no progress bars, no log lines, no timeout."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    # A consumer may be busy for long: a big unit of text, an evaluation between two steps.
+    context.execution_no_progress_timeout_s = -1
+    return context

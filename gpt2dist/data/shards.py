@@ -1,0 +1,203 @@
+"""The dataset folder: flat little-endian uint16 token files and the manifest that vouches for them.
+
+The manifest is written last, so a folder with one is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gpt2dist.config.schema import DataConfig
+from gpt2dist.errors import BadInput, RunFailure
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+UNFINISHED = ".units"
+"Folder that a preparation keeps inside the dataset folder until its manifest is written."
+TOKEN = np.dtype("<u2")
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Shard:
+    file: str
+    split: Split
+    tokens: int
+    documents: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    documents: int
+    tokens: int
+    text_bytes: int
+    "UTF-8 bytes of the documents, without separators."
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One prepared folder, as its manifest describes it."""
+
+    path: str
+    tokenizer: str
+    vocab: int
+    separator: int
+    source: str
+    text_field: str
+    max_documents: int | None
+    val_fraction: float
+    split_rule: str
+    totals: dict[Split, Totals]
+    shards: tuple[Shard, ...]
+    tool: str
+    started: str
+    finished: str
+
+    def split(self, name: Split) -> tuple[Shard, ...]:
+        """Shards of one split, in order."""
+        return tuple(shard for shard in self.shards if shard.split == name)
+
+
+def load_dataset_folder(path: str | Path) -> Dataset:
+    """The dataset in a folder, each shard's presence and size checked.
+
+    Raises BadInput for a missing or unfinished folder, a damaged shard or another format.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a dataset folder; `gpt2dist data prepare` makes one")
+    try:
+        tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / UNFINISHED).is_dir():
+            raise BadInput(
+                f"{folder} is unfinished (no {MANIFEST}); run the same `gpt2dist data prepare` "
+                "again, it goes on where it stopped"
+            ) from None
+        raise BadInput(
+            f"{folder} holds no {MANIFEST}, so it is not a dataset folder; "
+            "`gpt2dist data prepare` makes one"
+        ) from None
+    except ValueError:
+        raise BadInput(f"{folder / MANIFEST} is not JSON; prepare the dataset again") from None
+    dataset = _from_tree(tree, folder)
+    for shard in dataset.shards:
+        _check_size(folder, shard)
+    return dataset
+
+
+def verify(dataset: Dataset) -> None:
+    """Reads every shard; BadInput names one whose sha256 or token range is wrong."""
+    for shard in dataset.shards:
+        path = Path(dataset.path) / shard.file
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise BadInput(f"{path} does not have the sha256 of its manifest; prepare it again")
+        highest = int(np.frombuffer(content, TOKEN).max())
+        if highest >= dataset.vocab:
+            raise BadInput(f"{path} holds token {highest}, beyond vocab={dataset.vocab}")
+
+
+def require(dataset: Dataset, data: DataConfig) -> None:
+    """BadInput naming both values where the dataset is not the one that the config describes.
+
+    A config whose `data.source` is the folder itself only has to agree on the tokenizer.
+    """
+    keys = ["tokenizer"]
+    if not is_dataset_folder(data.source):
+        keys += ["source", "val_fraction", "max_documents", "text_field"]
+    elif Path(data.source).resolve() != Path(dataset.path).resolve():
+        raise BadInput(f"data.source={data.source} is another dataset than {dataset.path}")
+    for key in keys:
+        made, wanted = getattr(dataset, key), getattr(data, key)
+        if made != wanted:
+            raise BadInput(
+                f"{dataset.path} was prepared with data.{key}={made}, but the config says "
+                f"data.{key}={wanted}; set data.{key}={made} or prepare another folder"
+            )
+
+
+def is_dataset_folder(path: str | Path) -> bool:
+    """Whether `gpt2dist data prepare` has finished, or begun, to write this folder."""
+    folder = Path(path)
+    return (folder / MANIFEST).is_file() or (folder / UNFINISHED).is_dir()
+
+
+def write_manifest(dataset: Dataset) -> None:
+    """Writes the manifest, which makes the folder complete."""
+    tree = {"format": FORMAT} | dataclasses.asdict(dataset)
+    del tree["path"]
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    write_file(Path(dataset.path) / MANIFEST, text.encode())
+
+
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file that is either whole and on disk, or absent; RunFailure when it cannot be."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it readable for its owner only
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise RunFailure(f"{path} could not be written: {error.strerror}") from None
+        raise
+
+
+def _from_tree(tree: Any, folder: Path) -> Dataset:
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        found = tree.get("format") if isinstance(tree, dict) else None
+        raise BadInput(
+            f"{folder / MANIFEST} has format={found}, this version reads format={FORMAT}; "
+            "prepare the dataset again"
+        )
+    try:
+        fields = {f.name: tree[f.name] for f in dataclasses.fields(Dataset) if f.name != "path"}
+        fields["totals"] = {name: Totals(**fields["totals"][name]) for name in SPLITS}
+        fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])
+        return Dataset(path=str(folder), **fields)
+    except (KeyError, TypeError) as error:
+        raise BadInput(
+            f"{folder / MANIFEST} is damaged ({error}); prepare the dataset again"
+        ) from None
+
+
+def _check_size(folder: Path, shard: Shard) -> None:
+    path = folder / shard.file
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path} is missing; remove {folder} and prepare the dataset again"
+        ) from None
+    expected = shard.tokens * TOKEN.itemsize
+    if found != expected or not expected:
+        raise BadInput(
+            f"{path} has {found:,} bytes, its manifest says {expected:,}; "
+            f"remove {folder} and prepare the dataset again"
+        )

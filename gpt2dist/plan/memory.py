@@ -1,0 +1,2 @@
+def largest_micro_batch(*a, **k):
+    return 1

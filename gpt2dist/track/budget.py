@@ -1,0 +1,45 @@
+"""Stop before the limit, not after it."""
+
+from __future__ import annotations
+
+from gpt2dist.config.schema import BudgetConfig
+from gpt2dist.track.ledger import Ledger
+
+
+class BudgetGuard:
+    """Says whether the next piece of work still fits what the user allowed to spend."""
+
+    def __init__(self, budget: BudgetConfig, ledger: Ledger) -> None:
+        self._budget = budget
+        self._ledger = ledger
+
+    def reason(self, tokens_done: int, next_tokens: int, seconds_reserve: float) -> str | None:
+        """One line naming the limit that the next step would pass, or None.
+
+        `seconds_reserve`: how long that step and the save after it may take. Seconds and dollars
+        count over all attempts and machines of the run.
+        """
+        budget = self._budget
+        now = self._ledger.now()
+        spent = self._ledger.spent_at(now)
+        ahead = self._ledger.spent_at(now + max(0.0, seconds_reserve))
+        if budget.usd is not None and ahead.usd > budget.usd:
+            return _line(
+                f"budget.usd={budget.usd:,.2f}", f"${spent.usd:,.2f} spent", spent.usd > budget.usd
+            )
+        if budget.hours is not None and ahead.seconds / 3600 > budget.hours:
+            hours = spent.seconds / 3600
+            return _line(
+                f"budget.hours={budget.hours:g}", f"{hours:.2f} h used", hours > budget.hours
+            )
+        if budget.tokens is not None and tokens_done + next_tokens > budget.tokens:
+            return _line(
+                f"budget.tokens={budget.tokens:,}",
+                f"{tokens_done:,} trained",
+                tokens_done > budget.tokens,
+            )
+        return None
+
+
+def _line(limit: str, used: str, passed: bool) -> str:
+    return f"{limit}: {used}, " + ("already past it" if passed else "the next step would pass it")

@@ -1,0 +1,199 @@
+"""MLflow beside the training loop, never in its way.
+
+`metrics.jsonl` is the queue: a background thread follows the file and sends what MLflow lacks.
+Training does not wait, memory does not grow, and whatever MLflow missed (server down, database
+locked) is sent when it is back, by the next attempt, or by `gpt2dist track sync`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import RunFailure
+from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun, quiet_mlflow
+from gpt2dist.track.mlflow_uri import without_credentials
+from gpt2dist.track.rows import ROWS_FILE, Row, parse_rows, read_rows
+
+SEND_SECONDS = 10.0
+RETRY_SECONDS = 60.0
+CLOSE_SECONDS = 20.0
+NO_ANSWER = {"ConnectionRefusedError", "NewConnectionError", "NameResolutionError", "ReadTimeout"}
+"Of urllib3 and requests, by name: they are imported only when MLflow is."
+
+
+class MlflowTracker:
+    """Follows one run folder from a daemon thread that owns every MLflow call.
+
+    For the one process that speaks for the run: the driver, or rank 0. `start` returns at once;
+    importing MLflow and creating a SQLite store (seconds) happen in the thread. `on_trouble` gets
+    one line, once, from that thread.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: Config,
+        uri: str,
+        *,
+        attempt_id: str,
+        tags: Mapping[str, str],
+        on_trouble: Callable[[str], None],
+        send_seconds: float = SEND_SECONDS,
+    ) -> None:
+        quiet_mlflow()
+        self._run_dir = Path(run_dir)
+        self._config = config
+        self._uri = uri
+        self._attempt_id = attempt_id
+        self._tags = dict(tags)
+        self._on_trouble = on_trouble
+        self._send_seconds = send_seconds
+        self._run: MlflowRun | None = None
+        self._inode, self._offset_bytes = -1, 0
+        self._warned = False
+        self._final_status = "FINISHED"
+        self._ending = threading.Event()
+        self._in_sync = False
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the run; call it once the rows of rolled-back steps are gone."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def close(self, status: str = "FINISHED", deadline_seconds: float = CLOSE_SECONDS) -> bool:
+        """Sends the rest, the artifacts and the status; True if MLflow has all of it in time.
+
+        `status`: FINISHED, FAILED or KILLED; see STATUS_OF_END. A tracker that never started has
+        nothing to tell MLflow; calling again only waits again.
+        """
+        if self._thread.ident is None:
+            return False
+        if not self._ending.is_set():
+            self._final_status = status
+            self._ending.set()
+        self._thread.join(deadline_seconds)
+        if self._thread.is_alive():
+            self._warn(f"it did not answer within {deadline_seconds:g} s")
+            return False
+        return self._in_sync
+
+    def _follow(self) -> None:
+        wait_seconds = 0.0
+        while not self._ending.wait(wait_seconds):
+            wait_seconds = self._send_seconds if self._try(self._send) else RETRY_SECONDS
+        self._in_sync = self._try(self._finish)
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except Exception as error:  # whatever breaks in there must not reach training
+            # Start over next time: a reopened run knows what arrived.
+            self._run, self._offset_bytes = None, 0
+            self._warn(_one_line(error))
+            return False
+        return True
+
+    def _send(self) -> None:
+        if self._run is None:
+            run = MlflowRun(self._run_dir, self._config, self._uri)
+            run.describe(self._config, self._tags, self._attempt_id)
+            if not self._ending.is_set():
+                run.set_status("RUNNING")
+            self._run = run
+        self._run.send_rows(self._new_rows())
+
+    def _finish(self) -> None:
+        self._send()
+        assert self._run is not None
+        self._run.set_status(self._final_status)
+        self._run.send_artifacts()
+
+    def _new_rows(self) -> list[Row]:
+        """Rows appended since the last call; a line still being written waits for the next."""
+        path = self._run_dir / ROWS_FILE
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._offset_bytes:
+                # Restarted workers replaced the file; steps already sent are told apart by number.
+                self._inode, self._offset_bytes = status.st_ino, 0
+            file.seek(self._offset_bytes)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset_bytes += len(whole)
+        return parse_rows(whole.split(b"\n"), path)
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._on_trouble(
+                f"MLflow at {without_credentials(self._uri)}: {text}; training goes on, the rows "
+                f"are safe: run `gpt2dist track sync {self._run_dir}` once it is back"
+            )
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    uri: str
+    "Without credentials."
+    run_id: str
+    created: bool
+    rows: int
+    "Sent now; 0 when MLflow had them all."
+    last_step: int | None
+    artifacts: list[str]
+    status: str
+
+
+def sync(run_dir: Path, config: Config, uri: str) -> SyncReport:
+    """Brings MLflow up to date with the rows, the artifacts and the end of a run; repeatable.
+
+    Raises BadInput without readable rows, RunFailure when MLflow cannot be reached.
+    """
+    run_dir = Path(run_dir)
+    rows = read_rows(run_dir / ROWS_FILE)
+    quiet_mlflow()
+    try:
+        run = MlflowRun(run_dir, config, uri)
+        run.describe(config, {}, attempt_id=None)
+        sent = run.send_rows(rows)
+        artifacts = run.send_artifacts()
+        ended = _ended(run_dir)
+        if ended in STATUS_OF_END:
+            run.set_status(STATUS_OF_END[ended])
+    except Exception as error:  # MLflow, SQLAlchemy, urllib3 and requests share no base class
+        raise RunFailure(
+            f"cannot sync {run_dir} with MLflow at {without_credentials(uri)}: {_one_line(error)}"
+        ) from None
+    place = without_credentials(uri)
+    return SyncReport(place, run.run_id, run.created, sent, run.last_step, artifacts, run.status)
+
+
+def _ended(run_dir: Path) -> str | None:
+    try:
+        return json.loads((run_dir / "summary.json").read_text())["ended"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, without the SQL, the stack of wrapped errors, or a password."""
+    if any(type(cause).__name__ in NO_ANSWER for cause in _causes(error)):
+        return "nobody answers there"
+    text = " ".join(str(error).split(" [SQL:")[0].split())
+    text = without_credentials(text) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

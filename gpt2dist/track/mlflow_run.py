@@ -1,0 +1,260 @@
+"""One training run as one MLflow run, whatever was interrupted: every MLflow call is in this file.
+
+Only `MlflowClient` is used: the fluent API keeps global state and looks at git and the system.
+Calls may raise anything MLflow, SQLAlchemy or the network can think of; the callers decide.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.config.load import flatten, identity, to_tree
+from gpt2dist.config.schema import Config
+from gpt2dist.track.files import write_atomically
+from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
+from gpt2dist.track.rows import Row
+from gpt2dist.track.versions import versions
+
+RUN_FILE = "mlflow.json"
+ARTIFACTS = ("config.yaml", "curve.png", "samples.txt", "summary.json")
+STATUS_OF_END = {
+    "finished": "FINISHED",
+    "budget": "FINISHED",
+    "interrupted": "KILLED",
+    "diverged": "FAILED",
+    "failed": "FAILED",
+}
+# mlflow.utils.validation: MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH (MLflow 3.17).
+METRICS_PER_REQUEST = 1000
+ENTRIES_PER_REQUEST = 100
+PARAM_CHARACTERS = 500
+"What MLflow servers of all ages accept; 3.17 itself takes 6,000."
+
+QUIET_ENVIRONMENT = {
+    # By default a dead server is retried for four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def quiet_mlflow() -> None:
+    """Bounds MLflow's retries and turns its telemetry off, where the user did not say otherwise.
+
+    Changes the process environment: to be called from the main thread, before MLflow is imported.
+    """
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+class MlflowRun:
+    """The MLflow run that belongs to a run folder; knows which steps MLflow has already."""
+
+    def __init__(self, run_dir: Path, config: Config, uri: str) -> None:
+        """Reopens the run named in `mlflow.json`, or creates one in `track.experiment`."""
+        from mlflow import MlflowClient
+
+        _silence_loggers()
+        self._run_dir = run_dir
+        self._uri = uri
+        self._experiment = config.track.experiment
+        self._client = MlflowClient(tracking_uri=uri)
+        known = self._known_run()
+        self.created = known is None
+        run = known or self._create()
+        self.run_id: str = run.info.run_id
+        self.status: str = run.info.status
+        self._params: dict[str, str] = run.data.params
+        self._steps_by_key: dict[str, set[int]] = {
+            key: {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
+            for key in run.data.metrics
+        }
+        self._remember()
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step MLflow knows."""
+        return max((max(steps) for steps in self._steps_by_key.values() if steps), default=None)
+
+    def describe(self, config: Config, tags: Mapping[str, str], attempt_id: str | None) -> None:
+        """Logs the config as params and what computes the run as tags.
+
+        MLflow never lets a param change. Where a resumed run differs (other GPUs, another budget)
+        the params keep the first attempt's values and tag `placement.<attempt>` says the rest.
+        """
+        params = {
+            key: str(value)[:PARAM_CHARACTERS] for key, value in flatten(to_tree(config)).items()
+        }
+        fresh = {key: value for key, value in params.items() if key not in self._params}
+        changed = {
+            key: value
+            for key, value in params.items()
+            if key in self._params and self._params[key] != value
+        }
+        about = {"identity": identity(config), "recipe": config.recipe}
+        about |= {f"version.{name}": text for name, text in versions().items() if text}
+        about |= tags
+        if changed and attempt_id:
+            about[f"placement.{attempt_id}"] = json.dumps(changed)
+        self._log_params_and_tags(fresh, about)
+        self._params |= fresh
+
+    def send_rows(self, rows: Sequence[Row]) -> int:
+        """Sends what MLflow does not have yet and returns the number of rows it took.
+
+        Steps that were rolled back and trained again keep their first record: their losses are
+        the same, and MLflow cannot take a value back.
+        """
+        from mlflow.entities import Metric
+
+        sent_rows = 0
+        for batch in _batches([entry for entry in map(self._new_metrics, rows) if entry[1]]):
+            metrics = [
+                Metric(key=key, value=value, timestamp=_milliseconds(row), step=row["step"])
+                for row, values in batch
+                for key, value in values.items()
+            ]
+            self._client.log_batch(self.run_id, metrics=metrics)
+            for metric in metrics:
+                self._steps_by_key.setdefault(metric.key, set()).add(metric.step)
+            sent_rows += len(batch)
+        if sent_rows:
+            self._remember()
+        return sent_rows
+
+    def send_artifacts(self) -> list[str]:
+        """Uploads the files of the run that exist; the same names again replace the old ones."""
+        names = [name for name in ARTIFACTS if (self._run_dir / name).is_file()]
+        for name in names:
+            self._client.log_artifact(self.run_id, str(self._run_dir / name))
+        return names
+
+    def set_status(self, status: str) -> None:
+        """RUNNING, or the end: FINISHED, FAILED or KILLED."""
+        if status == self.status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(self.run_id, status=status)
+        else:
+            self._client.set_terminated(self.run_id, status=status)
+        self.status = status
+
+    def _known_run(self) -> Any:
+        """The run of `mlflow.json` if this store has it and nobody deleted it there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            record = json.loads((self._run_dir / RUN_FILE).read_text())
+            same_place = (record["uri"], record["experiment"]) == (
+                without_credentials(self._uri),
+                self._experiment,
+            )
+            run_id = record["run_id"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        if not same_place:
+            return None
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _create(self) -> Any:
+        tags = {"mlflow.source.name": "gpt2dist", "mlflow.source.type": "LOCAL"}
+        return self._client.create_run(
+            self._experiment_id(), run_name=self._run_dir.resolve().name, tags=tags
+        )
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            # Without this MLflow puts artifacts under whatever directory the process runs in.
+            folder = sqlite_folder(self._uri)
+            location = (folder / "mlflow-artifacts").as_uri() if folder else None
+            try:
+                return self._client.create_experiment(self._experiment, artifact_location=location)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # Another trial of the same sweep was faster.
+            experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            raise ValueError(
+                f"experiment {self._experiment!r} was deleted there; "
+                "restore it or choose another track.experiment"
+            )
+        return experiment.experiment_id
+
+    def _log_params_and_tags(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        for entries in _chunks([Param(*item) for item in params.items()], ENTRIES_PER_REQUEST):
+            self._client.log_batch(self.run_id, params=entries)
+        for entries in _chunks([RunTag(*item) for item in tags.items()], ENTRIES_PER_REQUEST):
+            self._client.log_batch(self.run_id, tags=entries)
+
+    def _new_metrics(self, row: Row) -> tuple[Row, dict[str, float]]:
+        values = {
+            key: float(value)
+            for key, value in row.items()
+            if key not in ("step", "time")
+            and isinstance(value, (int, float))
+            and row["step"] not in self._steps_by_key.get(key, ())
+        }
+        return row, values
+
+    def _remember(self) -> None:
+        record = {
+            "uri": without_credentials(self._uri),
+            "experiment": self._experiment,
+            "run_id": self.run_id,
+            "synced_step": self.last_step,
+        }
+        write_atomically(self._run_dir / RUN_FILE, json.dumps(record, indent=1) + "\n")
+
+
+def _batches(
+    entries: Sequence[tuple[Row, dict[str, float]]],
+) -> Iterator[list[tuple[Row, dict[str, float]]]]:
+    """Rows grouped into requests; a row is never split, so that it arrives whole or not at all."""
+    batch: list[tuple[Row, dict[str, float]]] = []
+    count = 0
+    for entry in entries:
+        if batch and count + len(entry[1]) > METRICS_PER_REQUEST:
+            yield batch
+            batch, count = [], 0
+        batch.append(entry)
+        count += len(entry[1])
+    if batch:
+        yield batch
+
+
+def _chunks(entries: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(entries), size):
+        yield entries[start : start + size]
+
+
+def _milliseconds(row: Row) -> int:
+    return round((row.get("time") or time.time()) * 1000)
+
+
+def _silence_loggers() -> None:
+    """Migrations report at INFO and locked databases with a traceback; we say it in one line."""
+    for name, level in (
+        ("mlflow", logging.CRITICAL),
+        ("alembic", logging.WARNING),
+        ("urllib3.connectionpool", logging.ERROR),
+    ):
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,115 @@
+"""One record per logged step: `metrics.jsonl`, the file that every table and curve is made from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.track.files import write_atomically
+
+Row = dict[str, Any]
+
+ROWS_FILE = "metrics.jsonl"
+
+
+class RowWriter:
+    """Appends rows to a JSONL file, one JSON object a line, readable while the run goes on.
+
+    On opening, rows later than `resume_step` are dropped: the steps behind them were rolled back
+    to the checkpoint and are about to be trained again. None (nothing to resume) drops all.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None) -> None:
+        self.path = Path(path)
+        keep_to = -1 if resume_step is None else resume_step
+        rows = read_rows(self.path) if self.path.exists() else []
+        self.kept = [row for row in rows if row["step"] <= keep_to]
+        "Rows of earlier attempts that still count; what summaries and curves start from."
+        write_atomically(self.path, "".join(_line(row) for row in self.kept))
+        self._file = self.path.open("ab")
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Writes one row and hands it to the operating system; NaN and infinity become null."""
+        try:
+            self._file.write(_line(row).encode())
+            self._file.flush()
+        except OSError as error:
+            raise _write_failure(self.path, error) from None
+
+    def sync(self) -> None:
+        """Forces all rows onto the disk; to be called before a checkpoint claims their steps."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _write_failure(self.path, error) from None
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file; a last line cut short by a crash is left out.
+
+    Raises BadInput naming file and line for damage anywhere else.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"no rows at {path}; is this the folder of a run?") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    return parse_rows(content.split(b"\n"), path)
+
+
+def parse_rows(lines: Iterable[bytes], path: Path) -> list[Row]:
+    """The rows of raw lines, empty ones skipped; `path` names their origin in errors."""
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows: list[Row] = []
+    for position, (number, line) in enumerate(numbered):
+        try:
+            row = json.loads(line)
+        except ValueError:  # not JSON, or not UTF-8
+            row = None
+        if isinstance(row, dict) and _is_step(row.get("step")):
+            rows.append(row)
+        elif position < len(numbered) - 1:
+            raise BadInput(
+                f"{path}:{number}: not a row: {line[:40].decode(errors='replace')!r}; "
+                "delete that line to go on without it"
+            )
+    return rows
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(row), allow_nan=False, separators=(", ", ": ")) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the types of JSON, floats at full precision, NaN and infinity as None."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    number = float(value)  # also scalars of torch and numpy
+    return number if math.isfinite(number) else None
+
+
+def _write_failure(path: Path, error: OSError) -> RunFailure:
+    return RunFailure(f"cannot write {path}: {error.strerror}; free some space there and resume")

@@ -1,0 +1,116 @@
+"""What became of a run, in one small file that comparisons read."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from gpt2dist.config.load import identity
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput
+from gpt2dist.track.files import write_atomically
+from gpt2dist.track.ledger import Account
+from gpt2dist.track.versions import versions
+
+SUMMARY_FILE = "summary.json"
+
+Ended = Literal["finished", "budget", "interrupted", "diverged", "failed"]
+Row = Mapping[str, Any]
+
+
+def summarize(
+    config: Config,
+    rows: Sequence[Row],
+    account: Account,
+    *,
+    run: str,
+    ended: Ended,
+    reason: str,
+    device: str,
+    workers: int,
+    precision: str,
+) -> dict[str, Any]:
+    """The summary of a run; values nobody measured are None.
+
+    `device`, `workers` and `precision` are those really used, where the config says `auto`.
+    """
+    last = rows[-1] if rows else {}
+    losses = _known(rows, "loss")
+    evaluated = [row for row in rows if row.get("val_loss") is not None]
+    best = min(evaluated, key=lambda row: row["val_loss"], default=None)
+    current = account.attempts[-1]
+    return {
+        "run": run,
+        "identity": identity(config),
+        "recipe": config.recipe,
+        "ended": ended,
+        "reason": reason,
+        "final_val_loss": evaluated[-1]["val_loss"] if evaluated else None,
+        "best_val_loss": best["val_loss"] if best else None,
+        "best_step": best["step"] if best else None,
+        "final_loss": losses[-1] if losses else None,
+        "steps": last.get("step", 0),
+        "total_steps": config.total_steps,
+        "tokens": last.get("tokens", 0),
+        "seconds": account.seconds,
+        "usd": account.usd,
+        "usd_per_hour": account.usd_per_hour,
+        "price_source": current.price_source,
+        "machines": current.machines,
+        "attempts": account.attempt_count,
+        "tokens_per_s": _median(rows, "tokens_per_s"),
+        "mfu": _median(rows, "mfu"),
+        "peak_gpu_gib": max(_known(rows, "gpu_peak_gib"), default=None),
+        "peak_host_gib": max(_known(rows, "host_gib"), default=None),
+        "skipped_steps": max(_known(rows, "skipped"), default=0),
+        "data_wait_share": _data_wait_share(rows),
+        "device": device,
+        "workers": workers,
+        "zero_stage": config.zero.stage,
+        "precision": precision,
+        "versions": versions(),
+    }
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
+    """Writes `summary.json` in one move and returns its path."""
+    path = Path(run_dir) / SUMMARY_FILE
+    write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run that has ended; BadInput where there is none."""
+    path = Path(run_dir) / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"no summary at {path}; is this the folder of a run that ended?") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from None
+    if not isinstance(summary, dict):
+        raise BadInput(f"{path} is not a summary; run the command that wrote it again")
+    return summary
+
+
+def _known(rows: Sequence[Row], key: str) -> list[Any]:
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def _median(rows: Sequence[Row], key: str) -> float | None:
+    values = _known(rows, key)
+    return statistics.median(values) if values else None
+
+
+def _data_wait_share(rows: Sequence[Row]) -> float | None:
+    """Share of the steps' time that went into waiting for batches."""
+    pairs = [
+        (row["data_wait_s"], row["step_s"])
+        for row in rows
+        if row.get("data_wait_s") is not None and row.get("step_s") is not None
+    ]
+    total_s = sum(step_s for _, step_s in pairs)
+    return sum(wait_s for wait_s, _ in pairs) / total_s if total_s > 0 else None

@@ -1,0 +1,190 @@
+"""The end of a run: why it ended, its summary, its curve, MLflow's last word, and what to say."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.track import ledger as ledgers
+from gpt2dist.track.console import human_count, human_duration, usd
+from gpt2dist.track.rows import ROWS_FILE, read_rows
+from gpt2dist.track.summary import summarize, write_summary
+from gpt2dist.train import checkpoint, run_folder
+from gpt2dist.train.recorder import StopOnSignal
+from gpt2dist.train.worker import Job
+
+CURVE_FILE = "curve.png"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    run_dir: Path
+    kind: str
+    "finished, budget, interrupted, diverged or failed"
+    reason: str
+    exit_code: int
+    summary: dict[str, Any]
+
+
+class MlflowSide:
+    """MLflow in the driver: it starts once rank 0 has opened the rows, so it never delays them."""
+
+    def __init__(self, run_dir: Path, config: Config, uri: str, job: Job) -> None:
+        self._run_dir, self._config, self._uri, self._job = run_dir, config, uri, job
+        self._tracker: Any = None
+        self.trouble: str | None = None
+
+    def start(self) -> None:
+        from gpt2dist.track.mlflow_log import MlflowTracker
+
+        self._tracker = MlflowTracker(
+            self._run_dir,
+            self._config,
+            self._uri,
+            attempt_id=self._job.attempt_id,
+            tags={
+                "device": self._job.placement.device_name,
+                "workers": str(self._job.placement.workers),
+                "precision": self._job.placement.precision,
+                "usd_per_hour": str(self._job.usd_per_hour),
+                "price_source": self._job.price_source,
+            },
+            on_trouble=self._note,
+        )
+
+    def close(self, kind: str) -> None:
+        from gpt2dist.track.mlflow_run import STATUS_OF_END
+
+        if self._tracker is not None:
+            self._tracker.close(STATUS_OF_END[kind])
+
+    def _note(self, text: str) -> None:
+        self.trouble = text
+
+
+def open_mlflow(config: Config, job: Job) -> MlflowSide:
+    """The MLflow side of a run; BadInput for a store that cannot be one."""
+    from gpt2dist.track.mlflow_uri import tracking_uri
+
+    return MlflowSide(Path(job.run_dir), config, tracking_uri(config, os.environ), job)
+
+
+def conclude(
+    run_dir: Path,
+    config: Config,
+    job: Job,
+    error: BaseException | None,
+    signals: StopOnSignal,
+    mlflow: MlflowSide | None,
+    say: Callable[[str], None],
+) -> RunResult:
+    """Write the summary and the curve, close MLflow, say what came of it."""
+    kind, reason, code = _ending(run_dir, error, signals)
+    if not (run_dir / ROWS_FILE).exists() or not (run_dir / ledgers.LEDGER_FILE).exists():
+        # Over before rank 0 could open its records: there is nothing to sum up.
+        if kind == "interrupted":
+            return RunResult(run_dir, kind, reason, code, {})
+        raise RunFailure(reason) if code == 1 else BadInput(reason)
+    rows = read_rows(run_dir / ROWS_FILE)
+    attempts = ledgers.read_attempts(run_dir / ledgers.LEDGER_FILE)
+    summary = summarize(
+        config,
+        rows,
+        ledgers.Ledger(run_dir / ledgers.LEDGER_FILE, attempts),
+        run=run_dir.name,
+        ended=kind,  # type: ignore[arg-type]
+        reason=reason,
+        device=job.placement.device_name,
+        workers=job.placement.workers,
+        precision=job.placement.precision,
+    )
+    newest = checkpoint.list_checkpoints(run_dir)
+    if newest:
+        summary["resume_step"] = int(newest[0].name.removeprefix("step-"))
+    write_summary(run_dir, summary)
+    curve = _draw(run_dir, rows)
+    if mlflow is not None:
+        mlflow.close(kind)
+        if mlflow.trouble:
+            say(mlflow.trouble)
+    for line in _closing_lines(run_dir, kind, reason, summary, curve):
+        say(line)
+    if kind in ("failed", "diverged"):
+        raise RunFailure(reason) if code == 1 else BadInput(reason)
+    return RunResult(run_dir, kind, reason, code, summary)
+
+
+def _ending(
+    run_dir: Path, error: BaseException | None, signals: StopOnSignal
+) -> tuple[str, str, int]:
+    outcome = run_folder.read_outcome(run_dir)
+    if outcome is not None:
+        kind, reason = outcome["kind"], outcome["reason"]
+        if kind == "interrupted":
+            return kind, reason, signals.exit_code
+        return kind, reason, outcome.get("exit_code", 0)
+    if signals.received is not None:
+        return "interrupted", "stopped before the first step", signals.exit_code
+    text = " ".join(str(error).split()) if error else "the workers left without a word"
+    last = text if len(text) < 300 else f"...{text[-300:]}"
+    return "failed", f"training failed: {last} (whole trace: {run_dir / 'error.log'})", 1
+
+
+def _draw(run_dir: Path, rows: list[dict[str, Any]]) -> Path | None:
+    """The curve, or None where matplotlib is not installed (a bare GPU box)."""
+    try:
+        from gpt2dist.track.curve import draw_curve
+
+        draw_curve(rows, run_dir / CURVE_FILE, run_dir.name)
+    except ImportError:
+        return None
+    return run_dir / CURVE_FILE
+
+
+def _closing_lines(
+    run_dir: Path, kind: str, reason: str, summary: dict[str, Any], curve: Path | None
+) -> list[str]:
+    lines = []
+    if kind in ("finished", "budget", "interrupted"):
+        lines.append(f"{kind}: {reason}")
+    if summary["final_val_loss"] is not None:
+        best = f", best {summary['best_val_loss']:.4f} at step {summary['best_step']:,}"
+        lines.append(f"validation loss {summary['final_val_loss']:.4f}{best}")
+    speed = summary["tokens_per_s"]
+    lines.append(
+        f"{human_count(summary['tokens'])} tokens in {human_duration(summary['seconds'])}"
+        + (f" at {human_count(speed)} tokens/s" if speed else "")
+        + f", cost {usd(summary['usd'])} ({summary['price_source']}, "
+        f"${summary['usd_per_hour']:g}/h, {summary['attempts']} attempt"
+        + ("s)" if summary["attempts"] != 1 else ")")
+    )
+    if curve is not None:
+        lines.append(f"curve: {curve}   rows: {run_dir / ROWS_FILE}")
+    text = _last_sample(run_dir)
+    if text:
+        lines.append(f"sample:\n{text}")
+    if kind == "finished":
+        run = shlex.quote(str(run_dir))
+        lines.append(f"next:   gpt2dist sample {run} --prompt 'import '   |   gpt2dist ui")
+    elif kind in ("budget", "interrupted"):
+        lines.append("the same command continues this run" + _raise_hint(kind))
+    return lines
+
+
+def _raise_hint(kind: str) -> str:
+    return ", with a larger budget" if kind == "budget" else ""
+
+
+def _last_sample(run_dir: Path) -> str | None:
+    try:
+        text = (run_dir / run_folder.SAMPLES_FILE).read_text(errors="replace")
+    except OSError:
+        return None
+    last = text.rpartition("--- step")[2].partition("\n")[2].rstrip()
+    return "\n".join(f"    {line}" for line in last.splitlines()) or None

@@ -1,0 +1,192 @@
+"""From a config to a finished run: plan the placement, prepare data, start workers, watch them.
+
+The driver owns what people see: the progress line, MLflow, the summary and the curve. The workers
+own the run itself; they go on from files alone, so a driver that dies loses nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gpt2dist.config.load import identity, run_name, to_tree
+from gpt2dist.config.schema import Config
+from gpt2dist.data import prepare as preparation
+from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.data.windows import Windows
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.plan.arithmetic import parameters
+from gpt2dist.track.console import Progress, human_count
+from gpt2dist.track.ledger import price_usd_per_hour
+from gpt2dist.train import checkpoint, run_folder
+from gpt2dist.train.conclude import RunResult, conclude, open_mlflow
+from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.recorder import StopOnSignal
+from gpt2dist.train.watch import Watcher
+from gpt2dist.train.worker import Job, train_rank
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the command line adds to a config."""
+
+    name: str | None = None
+    fresh: bool = False
+    local: bool = False
+    started_at: float = 0.0
+    "Unix time of the command; setup is paid for too."
+
+
+def train(config: Config, launch: Launch, say: Callable[[str], None] = print) -> RunResult:
+    """Train a config to its end, its budget or a signal; the same call continues it.
+
+    Raises BadInput before anything is started or written, RunFailure when the run breaks.
+    """
+    started_at = launch.started_at or time.time()
+    config = _adopt_dataset(config)
+    usd_per_hour, price_source = price_usd_per_hour(config.cluster, os.environ)
+    placement = _place(config, launch)
+    dataset = _dataset(config, launch, say)
+    run_dir = Path(config.paths.runs) / (launch.name or run_name(config))
+    run_folder.prepare(run_dir, config, fresh=launch.fresh)
+    job = Job(
+        config_tree=to_tree(config),
+        placement=placement,
+        run_dir=str(run_dir.resolve()),
+        dataset_dir=str(Path(dataset.path).resolve()),
+        attempt_id=f"{int(started_at)}-{secrets.token_hex(3)}",
+        started_at=started_at,
+        usd_per_hour=usd_per_hour,
+        price_source=price_source,
+        use_ray=not launch.local,
+    )
+    with run_folder.locked(run_dir / ".driver.lock", wait_seconds=5):
+        say(_headline(config, placement, run_dir, usd_per_hour))
+        with StopOnSignal(run_dir) as signals, ExitStack() as stack:
+            mlflow = open_mlflow(config, job) if config.track.mlflow and not launch.local else None
+            progress = stack.enter_context(Progress(config.total_steps))
+            on_open = mlflow.start if mlflow else _nothing
+            watcher = Watcher(run_dir, job.attempt_id, progress, on_open)
+            run = _train_here if launch.local else _train_on_ray
+            error = run(job, config, watcher)
+            watcher.poll()
+        return conclude(run_dir, config, job, error, signals, mlflow, say)
+
+
+def _adopt_dataset(config: Config) -> Config:
+    """A config whose source is a prepared folder takes that folder's own description.
+
+    The run's identity then says what text it learns from, not where that lies on one machine.
+    """
+    folder = config.data.source
+    if config.paths.dataset is None and is_dataset_folder(folder):
+        made = load_dataset_folder(folder)
+        data = replace(
+            config.data,
+            source=made.source,
+            text_field=made.text_field,
+            max_documents=made.max_documents,
+            val_fraction=made.val_fraction,
+        )
+        paths = replace(config.paths, dataset=folder)
+        return replace(config, data=data, paths=paths)
+    return config
+
+
+def _place(config: Config, launch: Launch) -> Placement:
+    if launch.local:
+        return solve(config, probe_machine(), single_process=True)
+    from gpt2dist.train import ray_run
+
+    cluster = ray_run.connect()
+    return solve(config, cluster.machine, cluster_gpus=cluster.gpus, cluster_cores=cluster.cores)
+
+
+def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Dataset:
+    """The shards that the config describes, prepared first when they are missing."""
+    folder = Path(config.paths.dataset or preparation.dataset_dir(config.paths.data, config.data))
+    if not (folder / "manifest.json").exists() and config.paths.dataset is None:
+        say(f"no prepared data at {folder}: preparing {config.data.source} first")
+        preparation.prepare(config.data, folder, local=launch.local, progress=say)
+    dataset = load_dataset_folder(folder)
+    require(dataset, config.data)
+    Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
+    return dataset
+
+
+def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour: float) -> str:
+    found = checkpoint.list_checkpoints(run_dir)
+    begin = f"continuing at {found[0].name}" if found else "new run"
+    price = f", ${usd_per_hour:g} per hour and machine" if usd_per_hour else ""
+    return (
+        f"{config.recipe}: {human_count(parameters(config.model))} parameters, "
+        f"{human_count(config.train.tokens)} tokens in {config.total_steps:,} steps\n"
+        f"{placement.workers} x {placement.device_name}, {placement.precision}, ZeRO "
+        f"{config.zero.stage}, {placement.micro_batch} x {config.model.context} tokens x "
+        f"{placement.accumulation} accumulated{price}\n"
+        f"{begin} in {run_dir} (identity {identity(config)[:8]})"
+    )
+
+
+def _train_on_ray(job: Job, config: Config, watcher: Watcher) -> BaseException | None:
+    from gpt2dist.train.ray_run import RayRun
+
+    run = RayRun(job, config.cluster.max_restarts)
+    while not run.wait(POLL_SECONDS):
+        watcher.poll()
+    return run.error
+
+
+def _train_here(job: Job, config: Config, watcher: Watcher) -> BaseException | None:
+    """The rank in this process, under the debugger's eyes; a thread follows its files."""
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(POLL_SECONDS):
+            watcher.poll()
+
+    thread = threading.Thread(target=follow, name="watcher", daemon=True)
+    thread.start()
+    try:
+        with single_process_group(job.placement.device):
+            train_rank(job)
+    except Exception as error:
+        if not isinstance(error, (BadInput, RunFailure)):
+            text = "".join(traceback.format_exception(error))
+            (Path(job.run_dir) / "error.log").write_text(text)
+        return error
+    finally:
+        over.set()
+        thread.join()
+    return None
+
+
+class single_process_group:  # noqa: N801 (a context manager read as a verb phrase)
+    """A process group of one, without ports or environment."""
+
+    def __init__(self, device: str) -> None:
+        self._backend = "nccl" if device == "cuda" else "gloo"
+
+    def __enter__(self) -> None:
+        import torch.distributed as dist
+
+        os.environ.setdefault("LOCAL_RANK", "0")
+        dist.init_process_group(self._backend, store=dist.HashStore(), rank=0, world_size=1)
+
+    def __exit__(self, *_: object) -> None:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,139 @@
+"""The only module that touches Ray's processes and Ray Train: connect, run the workers, leave.
+
+Ray restarts lost workers; where they go on is decided by our own checkpoints alone, so nothing
+of Ray's storage outlives a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.train import run_folder
+from gpt2dist.train.placement import Machine, probe_machine
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # the default finds a dead worker 2 s later
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a deprecation warning
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    machine: Machine
+    "One of the machines that will train."
+    gpus: int
+    cores: int
+
+
+def connect() -> RayCluster:
+    """Join the cluster that $RAY_ADDRESS names, or start one on this machine.
+
+    A stray cluster on the machine is never joined: only an explicit address counts.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+
+        machine = probe_machine()
+        address = os.environ.get("RAY_ADDRESS")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if ray.is_initialized():
+                pass
+            elif address:
+                ray.init(address=address, **quiet)
+            else:
+                # Workers hold a CPU each and the data tasks need some of their own.
+                cpus = max(4, machine.cpu_cores, 2 * machine.gpus)
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise RunFailure(f"cannot reach Ray at {address or 'this machine'}: {error}") from None
+        if not address:
+            return RayCluster(machine, machine.gpus, machine.cpu_cores)
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        if gpus and not machine.gpus:
+            probe = ray.remote(num_gpus=1, num_cpus=0)(probe_machine)
+            machine = ray.get(probe.remote())
+        return RayCluster(machine, gpus, int(resources.get("CPU", 1)))
+
+
+class RayRun:
+    """`TorchTrainer.fit` in a thread, so that the main thread keeps signals and the screen."""
+
+    def __init__(self, job: Any, max_restarts: int) -> None:
+        self.error: BaseException | None = None
+        self._job, self._max_restarts = job, max_restarts
+        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """True once the workers are gone."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _fit(self) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _fit(self._job, self._max_restarts)
+        except BaseException as error:
+            self.error = error
+            log = Path(self._job.run_dir) / "error.log"
+            log.write_text("".join(traceback.format_exception(error)))
+
+
+def _fit(job: Any, max_restarts: int) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    cuda = job.placement.device == "cuda"
+    with tempfile.TemporaryDirectory(prefix="gpt2dist-ray-") as storage:
+        if os.environ.get("RAY_ADDRESS"):
+            storage = str(Path(job.run_dir) / ".ray")  # other machines must see it too
+        TorchTrainer(
+            _worker,
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+            scaling_config=ScalingConfig(num_workers=job.placement.workers, use_gpu=cuda),
+            run_config=RunConfig(
+                name=job.attempt_id,
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=max_restarts),
+            ),
+        ).fit()
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """What Ray Train runs in every worker process."""
+    import ray.train
+    import ray.train.torch
+
+    from gpt2dist.train.worker import train_rank
+
+    job = arguments["job"]
+    if run_folder.read_outcome(Path(job.run_dir)) is not None:
+        return  # a rank has said why this run cannot go on; another try would say it again
+    os.environ["RAY_NODE_ID"] = ray.get_runtime_context().get_node_id()
+    device = ray.train.torch.get_device()
+    try:
+        train_rank(job, local_rank=device.index or 0)
+    except (BadInput, RunFailure):
+        if ray.train.get_context().get_world_size() > 1:
+            raise  # other ranks may wait for this one; Ray has to end them

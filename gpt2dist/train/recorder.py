@@ -1,0 +1,139 @@
+"""Rank 0's side of a run: rows, dollars and notes, and when to stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from gpt2dist.config.schema import Config
+from gpt2dist.plan.arithmetic import flops_per_token
+from gpt2dist.plan.hardware import peak_tflops
+from gpt2dist.track.budget import BudgetGuard
+from gpt2dist.track.ledger import Ledger
+from gpt2dist.track.rows import RowWriter
+from gpt2dist.train import run_folder
+from gpt2dist.train.checkpoint import TrainState
+from gpt2dist.train.loop import INTERRUPTED, OUT_OF_BUDGET, RUNNING
+from gpt2dist.train.placement import Placement
+
+
+class SilentRecorder:
+    """The recorder of every rank but 0."""
+
+    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]:
+        return RUNNING, ""
+
+    def row(self, row: dict[str, Any]) -> None: ...
+
+    def tick(self, step: int, loss: float) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class RunRecorder:
+    """Writes `metrics.jsonl`, `ledger.json` and `events.jsonl`, which the driver follows."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: Config,
+        placement: Placement,
+        ledger: Ledger,
+        rows: RowWriter,
+        attempt_id: str,
+        step: int,
+        on_row: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.run_dir, self.config, self.placement = run_dir, config, placement
+        self.ledger, self.rows = ledger, rows
+        self._on_row = on_row
+        self._guard = BudgetGuard(config.budget, ledger)
+        self._flops_per_token = flops_per_token(config.model)
+        peak = peak_tflops(placement.device_name, placement.precision)
+        self._peak_flops = peak * 1e12 * placement.workers if peak else None
+        self._event(opened=attempt_id, step=step)
+
+    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]:
+        self.ledger.heartbeat()
+        if (self.run_dir / run_folder.STOP_FILE).exists():
+            return INTERRUPTED, (self.run_dir / run_folder.STOP_FILE).read_text()
+        over = self._guard.reason(state.tokens, self.config.train.batch_tokens, next_seconds)
+        return (OUT_OF_BUDGET, over) if over else (RUNNING, "")
+
+    def row(self, row: dict[str, Any]) -> None:
+        self.ledger.heartbeat()
+        spent = self.ledger.spent_at(self.ledger.now())
+        rate = row["tokens_per_s"]
+        mfu = rate * self._flops_per_token / self._peak_flops if self._peak_flops else None
+        full = {
+            **row,
+            "mfu": mfu,
+            "gpu_peak_gib": _gpu_peak_gib(),
+            "host_gib": _host_gib(),
+            "seconds": spent.seconds,
+            "usd": spent.usd,
+            "time": time.time(),
+        }
+        self.rows.append(full)
+        if self._on_row is not None:
+            self._on_row(full)
+
+    def tick(self, step: int, loss: float) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        self._event(note=text)
+
+    def _event(self, **event: Any) -> None:
+        line = json.dumps({"time": time.time(), **event})
+        with (self.run_dir / run_folder.EVENTS_FILE).open("a") as file:
+            file.write(line + "\n")
+
+
+class StopOnSignal:
+    """Turns SIGTERM and SIGINT of this process into the run's stop file; a second one kills."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            # The user insists: leave now, the last checkpoint is whole.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        self.received = number
+        run_folder.request_stop(self.run_dir, signal.Signals(number).name)
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.received or signal.SIGTERM)
+
+
+def _gpu_peak_gib() -> float | None:
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+
+
+def _host_gib() -> float:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    return pages * 4096 / 2**30

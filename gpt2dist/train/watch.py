@@ -1,0 +1,72 @@
+"""Follow a run through its files, as it happens: rows and notes to the screen, rows to MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.track.console import Progress
+from gpt2dist.track.rows import ROWS_FILE
+from gpt2dist.train.run_folder import EVENTS_FILE
+
+
+class Tail:
+    """New whole lines of a JSONL file that may be replaced while it is read."""
+
+    def __init__(self, path: Path, from_end: bool = False) -> None:
+        self._path, self._inode, self._offset = path, -1, 0
+        if from_end and path.exists():
+            status = path.stat()
+            self._inode, self._offset = status.st_ino, status.st_size
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            status = self._path.stat()
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                self._inode, self._offset = status.st_ino, 0
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+class Watcher:
+    """What the driver shows of a run whose rank 0 is another process."""
+
+    def __init__(
+        self, run_dir: Path, attempt_id: str, progress: Progress, on_open: Callable[[], None]
+    ) -> None:
+        self._events = Tail(run_dir / EVENTS_FILE, from_end=True)
+        self._rows = Tail(run_dir / ROWS_FILE)
+        self._attempt_id, self._progress, self._on_open = attempt_id, progress, on_open
+        self._opened = False
+        self._shown_step = 0
+
+    def poll(self) -> None:
+        """Show what is new since the last call."""
+        for event in self._events.lines():
+            if event.get("opened") == self._attempt_id:
+                # Rows of rolled-back steps are gone from here on; older ones were shown before.
+                self._shown_step = event["step"]
+                self._progress.tick(event["step"])
+                if not self._opened:
+                    self._opened = True
+                    self._on_open()
+            elif "note" in event:
+                self._progress.note(event["note"])
+        if self._opened:
+            for row in self._rows.lines():
+                if row["step"] > self._shown_step:
+                    self._shown_step = row["step"]
+                    self._progress.row(row)

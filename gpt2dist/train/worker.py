@@ -1,0 +1,279 @@
+"""One rank of a run, from an initialised process group to the last checkpoint.
+
+Ray Train calls `train_rank` in every worker; `train --local` calls it in the current process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt2dist.config.load import from_tree, identity
+from gpt2dist.config.schema import Config
+from gpt2dist.data.shards import Dataset, load_dataset_folder
+from gpt2dist.data.stream import StreamPlan, memmap_batches, ray_batches
+from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.data.validation import validation_batches
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.evaluate.sampling import generate
+from gpt2dist.evaluate.validation import validation_loss
+from gpt2dist.model.gpt2 import GPT2
+from gpt2dist.model.optim import build_adamw
+from gpt2dist.track.ledger import LEDGER_FILE, Ledger
+from gpt2dist.track.rows import ROWS_FILE, RowWriter
+from gpt2dist.track.versions import versions
+from gpt2dist.train import checkpoint, run_folder
+from gpt2dist.train.checkpoint import Checkpoint, TrainState
+from gpt2dist.train.control import Control
+from gpt2dist.train.engine import Engine
+from gpt2dist.train.loop import Diverged, Duties, Ending, run_loop
+from gpt2dist.train.placement import Placement
+from gpt2dist.train.recorder import RunRecorder, SilentRecorder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver tells every rank; plain data, so that it travels."""
+
+    config_tree: dict[str, Any]
+    placement: Placement
+    run_dir: str
+    dataset_dir: str
+    attempt_id: str
+    started_at: float
+    "Unix time at which the command was typed: setup is paid for too."
+    usd_per_hour: float
+    price_source: str
+    use_ray: bool
+
+    @property
+    def config(self) -> Config:
+        return from_tree(self.config_tree, "the driver")
+
+
+def train_rank(
+    job: Job, local_rank: int = 0, on_row: Callable[[dict[str, Any]], None] | None = None
+) -> Ending:
+    """Train this rank's share of the run to its end; every rank returns the same ending.
+
+    How it ended is written to the run folder, also before BadInput and RunFailure are raised.
+    """
+    try:
+        return _train_rank(job, local_rank, on_row)
+    except (BadInput, RunFailure) as error:
+        _record_failure(Path(job.run_dir), error)
+        raise
+
+
+def _train_rank(
+    job: Job, local_rank: int, on_row: Callable[[dict[str, Any]], None] | None
+) -> Ending:
+    control = Control()
+    config, run_dir = job.config, Path(job.run_dir)
+    placement = replace(job.placement, local_rank=local_rank)
+    _set_up_process(placement)
+    with ExitStack() as stack:
+        if control.rank == 0:
+            # A killed driver's workers may live for a few seconds more.
+            stack.enter_context(run_folder.locked(run_dir / ".rank0.lock", wait_seconds=60))
+        dataset = load_dataset_folder(Path(job.dataset_dir))
+        recorder, resumed = _open_records(job, config, placement, control, stack, on_row)
+        try:
+            engine, state = _build(config, placement, resumed)
+            plan = StreamPlan(
+                dataset_dir=job.dataset_dir,
+                context=config.model.context,
+                seed=config.train.seed,
+                batch_sequences=config.batch_sequences,
+                micro_batch=placement.micro_batch,
+                rank=control.rank,
+                world=control.world,
+                start_step=state.step,
+                steps=config.total_steps - state.step,
+            )
+            batches = ray_batches(plan) if job.use_ray else memmap_batches(plan)
+            stack.callback(_close, batches)
+            duties = _duties(config, placement, control, engine, dataset, run_dir, recorder)
+            ending = run_loop(
+                engine, batches, state, config, placement.precision, control, recorder, duties
+            )
+        except torch.cuda.OutOfMemoryError:
+            micro = placement.micro_batch
+            raise RunFailure(
+                f"the GPU ran out of memory with cluster.micro_batch={micro}; try "
+                f"cluster.micro_batch={max(1, micro // 2)} or cluster.recompute=true"
+            ) from None
+        if isinstance(recorder, RunRecorder):
+            recorder.ledger.heartbeat(force=True)
+            state = asdict(ending.state)
+            run_folder.write_outcome(run_dir, kind=ending.kind, reason=ending.reason, state=state)
+    return ending
+
+
+def _set_up_process(placement: Placement) -> None:
+    # Ray Train sets OMP_NUM_THREADS=1: half the machine would idle.
+    torch.set_num_threads(placement.threads)
+    if placement.device == "cuda":
+        torch.cuda.set_device(placement.local_rank)
+        torch.set_float32_matmul_precision("high")
+
+
+def _open_records(
+    job: Job,
+    config: Config,
+    placement: Placement,
+    control: Control,
+    stack: ExitStack,
+    on_row: Callable[[dict[str, Any]], None] | None,
+) -> tuple[RunRecorder | SilentRecorder, Checkpoint | None]:
+    """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
+    run_dir = Path(job.run_dir)
+    machines = len(set(control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())))
+    notes: list[str] = []
+
+    def find() -> Path | None:
+        checkpoint.sweep_partial(run_dir)
+        found = checkpoint.newest_valid(run_dir, notes.append)
+        if found is not None and found.state.identity != identity(config):
+            raise BadInput(f"{found.path} belongs to another run; use another --name or --fresh")
+        return found.path if found else None
+
+    path = control.from_root(find)
+    resumed = checkpoint.load(path, full_check=False) if path else None
+    if control.rank != 0:
+        return SilentRecorder(), resumed
+    ledger = Ledger.open(
+        run_dir / LEDGER_FILE,
+        attempt_id=job.attempt_id,
+        started_at=job.started_at,
+        machines=machines,
+        usd_per_hour=job.usd_per_hour,
+        price_source=job.price_source,
+    )
+    rows = RowWriter(run_dir / ROWS_FILE, resumed.state.step if resumed else None)
+    stack.callback(rows.close)
+    step = resumed.state.step if resumed else 0
+    recorder = RunRecorder(run_dir, config, placement, ledger, rows, job.attempt_id, step, on_row)
+    for note in notes:
+        recorder.note(note)
+    if resumed is not None:
+        recorder.note(f"continuing from {resumed.path.name} ({resumed.state.tokens:,} tokens)")
+    return recorder, resumed
+
+
+def _build(
+    config: Config, placement: Placement, resumed: Checkpoint | None
+) -> tuple[Engine, TrainState]:
+    torch.manual_seed(config.train.seed)
+    model = GPT2(config.model, recompute=config.cluster.recompute)
+    if resumed is not None:
+        model.load_state_dict(resumed.weights())
+    if placement.compile:
+        model.compile_blocks()
+    model.to(placement.torch_device)
+    optimizer = build_adamw(model, config.optim, placement.device)
+    engine = Engine(model, optimizer, config, placement)
+    if resumed is not None:
+        engine.load_optimizer(resumed.parameter_reader(), resumed.state.applied_steps)
+        if resumed.state.loss_scale is not None:
+            engine.loss_scale = resumed.state.loss_scale
+        return engine, replace(resumed.state, val_loss=None)
+    state = TrainState(
+        step=0,
+        applied_steps=0,
+        tokens=0,
+        identity=identity(config),
+        batch_sequences=config.batch_sequences,
+    )
+    return engine, state
+
+
+def _duties(
+    config: Config,
+    placement: Placement,
+    control: Control,
+    engine: Engine,
+    dataset: Dataset,
+    run_dir: Path,
+    recorder: RunRecorder | SilentRecorder,
+) -> Duties:
+    def evaluate() -> float:
+        batches = validation_batches(
+            dataset,
+            config.model.context,
+            placement.micro_batch,
+            config.eval.tokens,
+            control.rank,
+            control.world,
+        )
+        with engine.autocast():
+            loss, _ = validation_loss(
+                engine.module,
+                batches,
+                device=engine.device,
+                all_reduce=lambda pair: control.total(*pair),
+            )
+        return loss
+
+    def sample(step: int) -> None:
+        text = _sample_text(config, engine)
+        if control.rank == 0:
+            with (run_dir / run_folder.SAMPLES_FILE).open("a") as file:
+                file.write(f"--- step {step:,}\n{text}\n\n")
+
+    def save(state: TrainState) -> None:
+        if isinstance(recorder, RunRecorder):
+            recorder.rows.sync()
+            recorder.ledger.heartbeat(force=True)
+            state = replace(
+                state,
+                seconds=recorder.ledger.seconds,
+                usd=recorder.ledger.usd,
+                versions={k: v or "not installed" for k, v in versions().items()},
+            )
+        state = replace(state, loss_scale=engine.loss_scale)
+        checkpoint.save(run_dir, engine, state, control.gather)
+        if control.rank == 0:
+            checkpoint.prune(run_dir, config.checkpoint.keep_last, config.checkpoint.keep_best)
+
+    return Duties(evaluate=evaluate, sample=sample, save=save)
+
+
+def _sample_text(config: Config, engine: Engine) -> str:
+    """Text from the model as it is; every rank runs it because stage 3 gathers weights."""
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    prompt = config.eval.sample_prompt
+    ids = tokenizer.encode(prompt) or [tokenizer.separator]
+    room = config.model.context - 1
+    count = min(config.eval.sample_tokens, room)
+    with engine.autocast():
+        steps = generate(
+            engine.module,
+            ids[-(config.model.context - count) :],
+            max_new_tokens=count,
+            temperature=0.8,
+            top_k=50,
+            seed=config.train.seed,
+        )
+        new_ids = [step[0] for step in steps]
+    return prompt + tokenizer.decode(new_ids)
+
+
+def _record_failure(run_dir: Path, error: Exception) -> None:
+    kind = "diverged" if isinstance(error, Diverged) else "failed"
+    code = getattr(error, "exit_code", None)
+    if code is not None:  # any other exception is the machine's fault: Ray may try again
+        run_folder.write_outcome(run_dir, kind=kind, reason=str(error), exit_code=code)
+
+
+def _close(batches: Iterator[torch.Tensor]) -> None:
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()
