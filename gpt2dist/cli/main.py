@@ -117,7 +117,7 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 failure, 2 bad input, 130/143 interrupted."""
     started_at = time.time()
-    arguments = parser().parse_args(argv)
+    arguments = _parse(argv)
     arguments.started_at = started_at
     try:
         return arguments.run(arguments)
@@ -130,6 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """argparse loses `a.b=value` words that follow an option; they are overrides all the same."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") for word in rest):
+        arguments.overrides = [*arguments.overrides, *rest]
+    elif rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def entry() -> None:

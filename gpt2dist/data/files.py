@@ -90,6 +90,8 @@ def find_files(source: str) -> list[SourceFile]:
 def open_bytes(place: str) -> IO[bytes]:
     """The file's content, decompressed; seekable where it is not compressed."""
     raw: IO[bytes]
+    if _name(place).endswith(".gz") and "://" not in place:
+        return gzip.open(place)  # type: ignore[return-value]
     if "://" in place:
         filesystem, path = _filesystem(place)
         raw = filesystem.open_input_file(path)
@@ -100,8 +102,7 @@ def open_bytes(place: str) -> IO[bytes]:
     if _name(place).endswith(".zst"):
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return reader  # type: ignore[return-value]
+        return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
     return raw
 
 

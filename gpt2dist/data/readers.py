@@ -42,21 +42,18 @@ def read_jsonl(unit: Unit, text_field: str) -> Iterator[Record]:
     """One document per line that begins inside the unit's bytes."""
     (place,) = unit.places
     with _decoding(place), open_bytes(place) as raw:
-        number = 0
-        for offset, line in _lines(raw, unit.start, unit.stop):
-            number += 1
+        for number, (offset, line) in enumerate(_lines(raw, unit.start, unit.stop), 1):
             if offset == 0:
                 line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-                problem = None if isinstance(record, dict) else "is not a JSON object"
             except ValueError as error:
-                problem = f"is not JSON ({first_line(error)})"
-            if problem:
+                record = first_line(error)
+            if not isinstance(record, dict):
                 where = _line_number(place, unit.start, number)
-                raise BadInput(f"{place}:{where} {problem}; each line must be one object")
+                raise BadInput(f"{place}:{where} is not a JSON object ({str(record)[:80]})")
             if text_field not in record:
                 where = _line_number(place, unit.start, number)
                 raise missing_field(f"{place}:{where}", text_field, record)
@@ -154,12 +151,12 @@ def _split_documents(file: io.TextIOWrapper) -> Iterator[str]:
 
 def _lines(raw: IO[bytes], start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """Offset and content of each line that begins in [start, stop); all of them if stop is 0."""
+    # The files of pyarrow and zstandard have no readline of their own.
+    buffered = raw if hasattr(raw, "peek") else io.BufferedReader(raw, 1 << 20)  # type: ignore
     offset = start
     if start:
-        raw.seek(start - 1)
-        offset += len(raw.readline()) - 1
-    # pyarrow's files and zstandard's have no fast readline of their own.
-    buffered = raw if hasattr(raw, "peek") else io.BufferedReader(raw, 1 << 20)  # type: ignore
+        buffered.seek(start - 1)
+        offset += len(buffered.readline()) - 1
     for line in buffered:
         if stop and offset >= stop:
             return

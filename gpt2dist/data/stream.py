@@ -34,7 +34,7 @@ def ray_batches(plan: StreamPlan) -> Iterator[torch.Tensor]:
             for rows in block["tokens"]:
                 yield _int64(rows)
     finally:
-        blocks.close()
+        blocks.close()  # type: ignore[attr-defined]
 
 
 def _int64(rows: np.ndarray) -> torch.Tensor:

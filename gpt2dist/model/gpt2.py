@@ -42,6 +42,24 @@ class Cache:
         return self.keys_LBHSK[layer, :, :, :end], self.values_LBHSK[layer, :, :, :end]
 
 
+class TokenEmbedding(nn.Embedding):
+    """The one matrix at both ends of the model: rows in, logits or loss out.
+
+    Both uses are calls of this module, not reads of its weight from outside: ZeRO-3 gathers a
+    module's weight when the module is called and releases it afterwards.
+    """
+
+    def forward(
+        self, x: Tensor, *, as_head: bool = False, targets_BT: Tensor | None = None
+    ) -> Tensor:
+        """x is tokens_BT, or with `as_head` hidden states (..., D)."""
+        if not as_head:
+            return super().forward(x)
+        if targets_BT is None:
+            return linear(x, self.weight)
+        return linear_cross_entropy(x.flatten(0, 1), self.weight, targets_BT.flatten())
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -110,7 +128,7 @@ class GPT2(nn.Module):
         self.config = config
         self.recompute = recompute
         self.compiled = False
-        self.token_embed = nn.Embedding(config.vocab, config.width)
+        self.token_embed = TokenEmbedding(config.vocab, config.width)
         self.position_embed = nn.Embedding(config.context, config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -147,15 +165,9 @@ class GPT2(nn.Module):
         With neither: logits_BTV.
         """
         x_BTD = self._hidden(tokens_BT, cache)
-        # The head's weight is read here, at its second use, and nowhere earlier: under ZeRO-3
-        # this very attribute access gathers it and registers it as an external parameter.
-        if targets_BT is not None:
-            return linear_cross_entropy(
-                x_BTD.flatten(0, 1), self.token_embed.weight, targets_BT.flatten()
-            )
         if cache is not None:
             x_BTD = x_BTD[:, -1]
-        return linear(x_BTD, self.token_embed.weight)
+        return self.token_embed(x_BTD, as_head=True, targets_BT=targets_BT)
 
     def _hidden(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
         """Final hidden states x_BTD, normalised."""

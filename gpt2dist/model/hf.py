@@ -39,7 +39,7 @@ FIXED_BY_GPT2 = {
 
 
 def load_hf(path_or_name: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Config and `GPT2.state_dict()` of a local folder or a hub name such as `openai-community/gpt2`.
+    """Config and `GPT2.state_dict()` of a local folder or a hub name (`openai-community/gpt2`).
 
     Raises BadInput for anything but a plain GPT-2 with the shapes that its config.json states.
     """
@@ -104,7 +104,9 @@ def _locate(path_or_name: str) -> tuple[Path, Path]:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
     except ImportError:
-        raise BadInput(f"{path_or_name} is no folder; hub names need: pip install huggingface_hub")
+        raise BadInput(
+            f"{path_or_name} is no folder; hub names need: pip install huggingface_hub"
+        ) from None
     try:
         config_file = hf_hub_download(path_or_name, "config.json")
         try:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
-from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun, quiet_mlflow
+from gpt2dist.track.mlflow_quiet import quiet_mlflow
+from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import without_credentials
 from gpt2dist.track.rows import ROWS_FILE, Row, parse_rows, read_rows
 
@@ -30,9 +31,9 @@ NO_ANSWER = {"ConnectionRefusedError", "NewConnectionError", "NameResolutionErro
 class MlflowTracker:
     """Follows one run folder from a daemon thread that owns every MLflow call.
 
-    For the one process that speaks for the run: the driver, or rank 0. `start` returns at once;
-    importing MLflow and creating a SQLite store (seconds) happen in the thread. `on_trouble` gets
-    one line, once, from that thread.
+    For the one process that speaks for the run (the driver, or rank 0), once the rows of
+    rolled-back steps are gone. Returns at once: importing MLflow and creating a SQLite store
+    (seconds) happen in the thread. `on_trouble` gets one line, once, mostly from that thread.
     """
 
     def __init__(
@@ -61,20 +62,13 @@ class MlflowTracker:
         self._ending = threading.Event()
         self._in_sync = False
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
-
-    def start(self) -> None:
-        """Begins to follow the run; call it once the rows of rolled-back steps are gone."""
-        if self._thread.ident is None:
-            self._thread.start()
+        self._thread.start()
 
     def close(self, status: str = "FINISHED", deadline_seconds: float = CLOSE_SECONDS) -> bool:
         """Sends the rest, the artifacts and the status; True if MLflow has all of it in time.
 
-        `status`: FINISHED, FAILED or KILLED; see STATUS_OF_END. A tracker that never started has
-        nothing to tell MLflow; calling again only waits again.
+        `status`: FINISHED, FAILED or KILLED; see STATUS_OF_END. Calling again only waits again.
         """
-        if self._thread.ident is None:
-            return False
         if not self._ending.is_set():
             self._final_status = status
             self._ending.set()

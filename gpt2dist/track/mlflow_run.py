@@ -7,8 +7,6 @@ Calls may raise anything MLflow, SQLAlchemy or the network can think of; the cal
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from gpt2dist.config.load import flatten, identity, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.track.files import write_atomically
+from gpt2dist.track.mlflow_quiet import silence_loggers
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
@@ -36,23 +35,6 @@ ENTRIES_PER_REQUEST = 100
 PARAM_CHARACTERS = 500
 "What MLflow servers of all ages accept; 3.17 itself takes 6,000."
 
-QUIET_ENVIRONMENT = {
-    # By default a dead server is retried for four minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-
-
-def quiet_mlflow() -> None:
-    """Bounds MLflow's retries and turns its telemetry off, where the user did not say otherwise.
-
-    Changes the process environment: to be called from the main thread, before MLflow is imported.
-    """
-    for name, value in QUIET_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
 
 class MlflowRun:
     """The MLflow run that belongs to a run folder; knows which steps MLflow has already."""
@@ -61,7 +43,7 @@ class MlflowRun:
         """Reopens the run named in `mlflow.json`, or creates one in `track.experiment`."""
         from mlflow import MlflowClient
 
-        _silence_loggers()
+        silence_loggers()
         self._run_dir = run_dir
         self._uri = uri
         self._experiment = config.track.experiment
@@ -248,13 +230,3 @@ def _chunks(entries: list[Any], size: int) -> Iterator[list[Any]]:
 
 def _milliseconds(row: Row) -> int:
     return round((row.get("time") or time.time()) * 1000)
-
-
-def _silence_loggers() -> None:
-    """Migrations report at INFO and locked databases with a traceback; we say it in one line."""
-    for name, level in (
-        ("mlflow", logging.CRITICAL),
-        ("alembic", logging.WARNING),
-        ("urllib3.connectionpool", logging.ERROR),
-    ):
-        logging.getLogger(name).setLevel(level)
