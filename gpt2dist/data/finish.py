@@ -44,9 +44,7 @@ TAIL_RULE = (
 _VAL_SHARD_TOKENS = 100_000_000
 
 
-def finish(
-    data: DataConfig, out: str, started: str, units: Sequence[Finished]
-) -> Dataset:
+def finish(data: DataConfig, out: str, started: str, units: Sequence[Finished]) -> Dataset:
     """Joins the validation pieces and writes the manifest, which completes the folder.
 
     Raises BadInput when the source held no text. Running it again after a kill is safe.

@@ -1,28 +1,25 @@
-"""Text to a dataset folder: units tokenised in parallel by Ray Data, restartable at any moment."""
+"""Text to a dataset folder, once: every unit's files are whole or absent, so any end can go on."""
 
 from __future__ import annotations
 
 import dataclasses
 import fcntl
-import functools
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.corpus import no_text, plan_units
 from gpt2dist.data.finish import finish, now
-from gpt2dist.data.ray_session import quiet_context, ray_session
+from gpt2dist.data.progress import Progress, Report
+from gpt2dist.data.run_units import run_here, run_on_ray
 from gpt2dist.data.shards import (
     FORMAT,
     MANIFEST,
-    SPLITS,
     UNFINISHED,
     Dataset,
     is_dataset_folder,
@@ -30,25 +27,12 @@ from gpt2dist.data.shards import (
     require,
     write_file,
 )
-from gpt2dist.data.tiktoken_cache import cache_environment
-from gpt2dist.data.unit_shards import Finished, Job, files_present, read_finished, tokenize_unit
+from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.data.unit_shards import Job, files_present, read_finished
 from gpt2dist.data.units import Unit
 from gpt2dist.errors import BadInput, RunFailure
 
 _PLAN = "plan.json"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a preparation is; rates and the time left count this call's work only."""
-
-    units: int
-    units_done: int
-    documents: int
-    tokens: int
-    text_bytes: int
-    megabytes_per_s: float
-    seconds_left: float | None
 
 
 def dataset_dir(folder: str | Path, data: DataConfig) -> Path:
@@ -75,64 +59,89 @@ def prepare(
     folder is not what it should be, RunFailure when a file cannot be read or written.
     """
     out = Path(out)
-    if (out / MANIFEST).is_file() or is_dataset_folder(data.source):
-        dataset = load_dataset_folder(out)
+    if is_dataset_folder(data.source) or (out / MANIFEST).is_file():
+        dataset = load_dataset_folder(data.source if is_dataset_folder(data.source) else out)
         require(dataset, data)
         return dataset
     _refuse_foreign(out)
-    if data.tokenizer == "gpt2":
-        cache_environment()  # fails here, in one line, rather than in every task
+    load_tokenizer(data.tokenizer)  # should it be missing, one error is better than one per task
     units = plan_units(data)
     if not units:
         raise no_text(data.source)
-    job = Job(str(out), data.tokenizer, data.text_field, data.val_fraction)
-    with _lock(out):
-        started = _begin(data, out, units)
-        done = {i: found for i in range(len(units)) if (found := read_finished(str(out), i))}
+    job = Job(str(out.resolve()), data.tokenizer, data.text_field, data.val_fraction)
+    with _only_one(out):
+        started = _begin(out, data, units)
+        done = {i: found for i in range(len(units)) if (found := read_finished(job.out, i))}
         todo = [i for i in range(len(units)) if i not in done]
-        run = _run_here(job, units, todo) if local else _run_on_ray(job, units, todo, workers)
-        report = _Report(units, done, progress)
+        run = run_here(job, units, todo) if local else run_on_ray(job, units, todo, workers)
+        report = Report(units, done, progress or (lambda state: None))
         for result in run:
-            if not files_present(str(out), result):
+            if not files_present(job.out, result):
                 raise RunFailure(
-                    f"{out}: a file of unit {result.index} is not here; on several machines the "
-                    "folder must be one that all of them share"
+                    f"{out}: the files of unit {result.index} are not on this machine; "
+                    "a cluster needs a folder that all its machines share"
                 )
             done[result.index] = result
             report(done)
         return finish(data, str(out), started, [done[i] for i in range(len(units))])
 
 
-def _run_here(job: Job, units: Sequence[Unit], todo: Sequence[int]) -> Iterator[Finished]:
-    for index in todo:
-        yield tokenize_unit(job, index, units[index])
+def _settings(data: DataConfig) -> dict[str, Any]:
+    return dataclasses.asdict(data)
 
 
-def _run_on_ray(
-    job: Job, units: Sequence[Unit], todo: Sequence[int], workers: int | None
-) -> Iterator[Finished]:
-    """Results in the order in which units finish."""
-    if not todo:
-        return
-    with ray_session():
-        import ray.data
+def _refuse_foreign(out: Path) -> None:
+    """BadInput where `out` is something that a preparation did not begin."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file; name a folder")
+    if out.is_dir() and not (out / UNFINISHED).is_dir() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty and not a dataset folder; name another folder")
 
-        context = quiet_context()
-        context.execution_options.preserve_order = False
-        items = [{"unit": json.dumps([i, dataclasses.asdict(units[i])])} for i in todo]
-        with ray.data.DataContext.current(context):
-            results = (
-                ray.data.from_items(items, override_num_blocks=len(items))
-                .map(
-                    functools.partial(_unit_task, job, cache_environment()),
-                    compute=ray.data.TaskPoolStrategy(size=workers),
-                )
-                .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            )
-        rows = iter(results)
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """Holds the folder against a second preparation; the lock ends with the process."""
+    folder = out / UNFINISHED
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "w")  # noqa: SIM115 - held open for the whole preparation
+    except OSError as error:
+        raise RunFailure(f"{out} cannot be created: {error.strerror}") from None
+    with lock:
         try:
-            for table in rows:
-                for text in table.column("result").to_pylist():
-                    yield _result(json.loads(text))
-        finally:
-            rows.close()  # type: ignore[attr-defined]
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFailure(
+                f"{out} is being prepared by another process; wait for it or name another folder"
+            ) from None
+        yield
+
+
+def _begin(out: Path, data: DataConfig, units: Sequence[Unit]) -> str:
+    """Starts or takes up the preparation in `out`; returns when it was started.
+
+    Raises BadInput when the one begun there has other settings or other source files.
+    """
+    for stray in [*out.glob("*.tmp"), *(out / UNFINISHED).glob("*.tmp")]:
+        stray.unlink(missing_ok=True)
+    cut = json.dumps([FORMAT, [dataclasses.asdict(unit) for unit in units]])
+    units_sha256 = hashlib.sha256(cut.encode()).hexdigest()
+    path = out / UNFINISHED / _PLAN
+    if not path.is_file():
+        plan = {"started": now(), "settings": _settings(data), "units_sha256": units_sha256}
+        write_file(path, json.dumps(plan).encode())
+        return plan["started"]  # type: ignore[return-value]
+    plan = json.loads(path.read_text())
+    remedy = f"remove {out} to begin again, or name another folder"
+    for key, wanted in _settings(data).items():
+        begun = plan["settings"].get(key)
+        if begun != wanted:
+            raise BadInput(
+                f"{out} was begun with data.{key}={begun}, now data.{key}={wanted}; {remedy}"
+            )
+    if plan["units_sha256"] != units_sha256:
+        raise BadInput(
+            f"{out} was begun from other files of data.source={data.source} (names or sizes "
+            f"have changed); {remedy}"
+        )
+    return plan["started"]

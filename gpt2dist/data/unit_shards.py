@@ -102,7 +102,7 @@ def write_tokens(path: Path, parts: list[np.ndarray]) -> tuple[str, int]:
         path.unlink(missing_ok=True)
         return "", 0
     tokens = np.concatenate(parts).astype(TOKEN, copy=False)
-    content = memoryview(tokens).cast("B")
+    content = tokens.data.cast("B")
     write_file(path, content)
     return hashlib.sha256(content).hexdigest(), len(tokens)
 
@@ -110,11 +110,7 @@ def write_tokens(path: Path, parts: list[np.ndarray]) -> tuple[str, int]:
 def read_finished(out: str, index: int) -> Finished | None:
     """The record of a unit whose files are all there with the right size, else None."""
     try:
-        tree = json.loads(_record_path(out, index).read_text())
-        done = Finished(
-            tree["index"],
-            {split: _piece(tree["pieces"][split]) for split in SPLITS},
-        )
+        done = finished_from(json.loads(_record_path(out, index).read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return done if files_present(out, done) else None
@@ -135,8 +131,13 @@ def count_text_bytes(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
     return len(tokenizer.decode_bytes(tokens[tokens != tokenizer.separator].tolist()))
 
 
-def _piece(tree: dict[str, Any]) -> Piece:
-    return Piece(Totals(**tree["totals"]), tree["sha256"])
+def finished_from(tree: dict[str, Any]) -> Finished:
+    """The record of plain nested dicts, as `dataclasses.asdict` makes them."""
+    pieces: dict[Split, Piece] = {}
+    for split in SPLITS:
+        piece = tree["pieces"][split]
+        pieces[split] = Piece(Totals(**piece["totals"]), piece["sha256"])
+    return Finished(tree["index"], pieces)
 
 
 def _record_path(out: str, index: int) -> Path:
