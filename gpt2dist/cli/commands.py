@@ -27,8 +27,8 @@ def show_config(arguments: argparse.Namespace) -> int:
 
 def prepare_data(arguments: argparse.Namespace) -> int:
     from gpt2dist.config.schema import DataConfig
-    from gpt2dist.data.prepare import prepare
     from gpt2dist.data.show import describe
+    from gpt2dist.train.preparing import prepare_aloud
 
     data = DataConfig(
         source=arguments.source,
@@ -39,7 +39,7 @@ def prepare_data(arguments: argparse.Namespace) -> int:
     )
     if not 0 <= data.val_fraction < 1:
         raise BadInput(f"--val-fraction {data.val_fraction} must be at least 0 and below 1")
-    dataset = prepare(data, Path(arguments.out), local=arguments.local, progress=_say)
+    dataset = prepare_aloud(data, Path(arguments.out), _say, local=arguments.local)
     print(describe(dataset))
     return 0
 

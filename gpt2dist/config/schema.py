@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Device = Literal["auto", "cpu", "cuda"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -65,7 +67,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     workers: int | None = None
     "One process per GPU. None: every GPU there is, or cpu_workers without one."
     cpu_workers: int = 1

@@ -33,7 +33,7 @@ def describe(dataset: Dataset, batch_tokens: int = 524_288) -> str:
     taken = "all" if dataset.max_documents is None else f"the first {dataset.max_documents:,}"
     lines += [
         "",
-        f"source     {dataset.source} ({taken} documents, text in {dataset.text_field})",
+        f"source     {dataset.source} ({taken} documents, column {dataset.text_field})",
         f"tokenizer  {dataset.tokenizer} ({dataset.vocab:,} tokens), "
         f"{dataset.separator} before each document",
         f"held out   val_fraction {dataset.val_fraction}: {dataset.split_rule}",

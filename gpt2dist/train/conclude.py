@@ -11,8 +11,8 @@ from typing import Any
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track import ledger as ledgers
 from gpt2dist.track.console import human_count, human_duration, usd
+from gpt2dist.track.ledger import LEDGER_FILE, Account
 from gpt2dist.track.rows import ROWS_FILE, read_rows
 from gpt2dist.track.summary import summarize, write_summary
 from gpt2dist.train import checkpoint, run_folder
@@ -58,11 +58,11 @@ class MlflowSide:
             on_trouble=self._note,
         )
 
-    def close(self, kind: str) -> None:
+    def close(self, kind: str) -> bool:
+        """True when MLflow has everything."""
         from gpt2dist.track.mlflow_run import STATUS_OF_END
 
-        if self._tracker is not None:
-            self._tracker.close(STATUS_OF_END[kind])
+        return self._tracker is None or self._tracker.close(STATUS_OF_END[kind])
 
     def _note(self, text: str) -> None:
         self.trouble = text
@@ -86,17 +86,16 @@ def conclude(
 ) -> RunResult:
     """Write the summary and the curve, close MLflow, say what came of it."""
     kind, reason, code = _ending(run_dir, error, signals)
-    if not (run_dir / ROWS_FILE).exists() or not (run_dir / ledgers.LEDGER_FILE).exists():
+    if not (run_dir / ROWS_FILE).exists() or not (run_dir / LEDGER_FILE).exists():
         # Over before rank 0 could open its records: there is nothing to sum up.
         if kind == "interrupted":
             return RunResult(run_dir, kind, reason, code, {})
         raise RunFailure(reason) if code == 1 else BadInput(reason)
     rows = read_rows(run_dir / ROWS_FILE)
-    attempts = ledgers.read_attempts(run_dir / ledgers.LEDGER_FILE)
     summary = summarize(
         config,
         rows,
-        ledgers.Ledger(run_dir / ledgers.LEDGER_FILE, attempts),
+        Account.read(run_dir / LEDGER_FILE),
         run=run_dir.name,
         ended=kind,  # type: ignore[arg-type]
         reason=reason,
@@ -109,10 +108,8 @@ def conclude(
         summary["resume_step"] = int(newest[0].name.removeprefix("step-"))
     write_summary(run_dir, summary)
     curve = _draw(run_dir, rows)
-    if mlflow is not None:
-        mlflow.close(kind)
-        if mlflow.trouble:
-            say(mlflow.trouble)
+    if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
+        say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):
         say(line)
     if kind in ("failed", "diverged"):

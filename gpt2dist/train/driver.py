@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gpt2dist.config.load import identity, run_name, to_tree
 from gpt2dist.config.schema import Config
-from gpt2dist.data import prepare as preparation
+from gpt2dist.data.prepare import dataset_dir
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
 from gpt2dist.data.windows import Windows
 from gpt2dist.errors import BadInput, RunFailure
@@ -28,6 +28,7 @@ from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train import checkpoint, run_folder
 from gpt2dist.train.conclude import RunResult, conclude, open_mlflow
 from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.preparing import prepare_aloud
 from gpt2dist.train.recorder import StopOnSignal
 from gpt2dist.train.watch import Watcher
 from gpt2dist.train.worker import Job, train_rank
@@ -113,10 +114,10 @@ def _place(config: Config, launch: Launch) -> Placement:
 
 def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Dataset:
     """The shards that the config describes, prepared first when they are missing."""
-    folder = Path(config.paths.dataset or preparation.dataset_dir(config.paths.data, config.data))
+    folder = Path(config.paths.dataset or dataset_dir(config.paths.data, config.data))
     if not (folder / "manifest.json").exists() and config.paths.dataset is None:
         say(f"no prepared data at {folder}: preparing {config.data.source} first")
-        preparation.prepare(config.data, folder, local=launch.local, progress=say)
+        prepare_aloud(config.data, folder, say, local=launch.local)
     dataset = load_dataset_folder(folder)
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from gpt2dist.config.schema import Config
+from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.train.placement import Placement
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -79,7 +80,7 @@ class Engine:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: GPT2,
         optimizer: torch.optim.Optimizer,
         config: Config,
         placement: Placement,
@@ -105,7 +106,7 @@ class Engine:
             self._engine.optimizer.check_grad_overflow = True
 
     @property
-    def module(self) -> torch.nn.Module:
+    def module(self) -> GPT2:
         """The model itself; call it only through `autocast` and with all ranks at stage 3."""
         return self._engine.module
 

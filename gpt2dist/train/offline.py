@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gpt2dist.config.schema import Config
+from gpt2dist.config.schema import Config, Device
 from gpt2dist.data.prepare import dataset_dir
 from gpt2dist.data.shards import load_dataset_folder
 from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer
@@ -39,7 +39,7 @@ def evaluate_checkpoint(
     config: Config,
     checkpoint: Checkpoint,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     tokens: int | None = None,
     data: str | None = None,
 ) -> Evaluation:
@@ -72,7 +72,7 @@ def sample_checkpoint(
     *,
     prompt: str,
     count: int,
-    device: str = "auto",
+    device: Device = "auto",
     max_new_tokens: int,
     **choices: Any,
 ) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _stream(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def _placement(config: Config, device: str) -> Placement:
+def _placement(config: Config, device: Device) -> Placement:
 
     cluster = replace(config.cluster, device=device, micro_batch=None, workers=None)
     placement = solve(replace(config, cluster=cluster), probe_machine(), single_process=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.memory import largest_micro_batch
+from gpt2dist.plan.memory import Precision, largest_micro_batch
 
 CPU_MICRO_TOKENS = 4096
 "Tokens of a CPU micro-batch: larger ones leave the caches and gain nothing."
@@ -41,8 +41,8 @@ class Placement:
     device: str
     "cpu or cuda"
     workers: int
-    precision: str
-    "fp32, bf16 or fp16; never auto"
+    precision: Precision
+    "never auto"
     micro_batch: int
     accumulation: int
     threads: int
@@ -135,7 +135,7 @@ def _workers(config: Config, device: str, gpus: int, cores: int) -> int:
     return asked
 
 
-def _precision(config: Config, device: str, machine: Machine) -> str:
+def _precision(config: Config, device: str, machine: Machine) -> Precision:
     asked = config.cluster.precision
     if asked == "auto":
         native = machine.gpu_has_bf16 if device == "cuda" else machine.cpu_has_bf16
@@ -151,7 +151,7 @@ def _precision(config: Config, device: str, machine: Machine) -> str:
 
 
 def _batches(
-    config: Config, device: str, workers: int, precision: str, machine: Machine
+    config: Config, device: str, workers: int, precision: Precision, machine: Machine
 ) -> tuple[int, int]:
     sequences, context = config.batch_sequences, config.model.context
     if sequences % workers:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _train_rank(
         dataset = load_dataset_folder(Path(job.dataset_dir))
         recorder, resumed = _open_records(job, config, placement, control, stack, on_row)
         try:
-            engine, state = _build(config, placement, resumed)
+            start_step = resumed.state.step if resumed else 0
             plan = StreamPlan(
                 dataset_dir=job.dataset_dir,
                 context=config.model.context,
@@ -95,11 +96,12 @@ def _train_rank(
                 micro_batch=placement.micro_batch,
                 rank=control.rank,
                 world=control.world,
-                start_step=state.step,
-                steps=config.total_steps - state.step,
+                start_step=start_step,
+                steps=config.total_steps - start_step,
             )
-            batches = ray_batches(plan) if job.use_ray else memmap_batches(plan)
-            stack.callback(_close, batches)
+            batches = started(ray_batches(plan)) if job.use_ray else memmap_batches(plan)
+            stack.callback(batches.close)
+            engine, state = _build(config, placement, resumed)
             duties = _duties(config, placement, control, engine, dataset, run_dir, recorder)
             ending = run_loop(
                 engine, batches, state, config, placement.precision, control, recorder, duties
@@ -112,8 +114,7 @@ def _train_rank(
             ) from None
         if isinstance(recorder, RunRecorder):
             recorder.ledger.heartbeat(force=True)
-            state = asdict(ending.state)
-            run_folder.write_outcome(run_dir, kind=ending.kind, reason=ending.reason, state=state)
+            run_folder.write_outcome(run_dir, kind=ending.kind, reason=ending.reason)
     return ending
 
 
@@ -273,7 +274,22 @@ def _record_failure(run_dir: Path, error: Exception) -> None:
         run_folder.write_outcome(run_dir, kind=kind, reason=str(error), exit_code=code)
 
 
-def _close(batches: Iterator[torch.Tensor]) -> None:
-    close = getattr(batches, "close", None)
-    if close is not None:
-        close()
+def started(batches: Iterator[torch.Tensor]) -> Generator[torch.Tensor, None, None]:
+    """The same batches; the first is fetched from now on, while the model is being built."""
+    thread = ThreadPoolExecutor(1)
+    first = thread.submit(next, batches, None)
+    thread.shutdown(wait=False)
+    return _chained(first, batches)
+
+
+def _chained(
+    first: Future[torch.Tensor | None], batches: Iterator[torch.Tensor]
+) -> Generator[torch.Tensor, None, None]:
+    try:
+        batch = first.result()
+        if batch is not None:
+            yield batch
+            yield from batches
+    finally:
+        first.exception()  # the pipeline can be closed only when no thread runs it
+        batches.close()  # type: ignore[attr-defined]
