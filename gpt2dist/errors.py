@@ -1,4 +1,4 @@
-"""The two ways a command ends badly; the command line prints one line for each, never a traceback."""
+"""The two ways a command ends badly; each prints as one line, never as a traceback."""
 
 
 class BadInput(Exception):
@@ -8,6 +8,6 @@ class BadInput(Exception):
 
 
 class RunFailure(Exception):
-    """The request was fine and something else went wrong (disk full, diverged, lost). Exit code 1."""
+    """The request was fine, something else went wrong (disk full, diverged). Exit code 1."""
 
     exit_code = 1

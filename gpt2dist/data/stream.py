@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from gpt2dist.data.ray_gather import pipeline
 __all__ = ["StreamPlan", "memmap_batches", "ray_batches"]
 
 
-def memmap_batches(plan: StreamPlan) -> Iterator[torch.Tensor]:
+def memmap_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:
     """int64 [micro_batch, context + 1] on the CPU, read in this process; needs no Ray."""
     train_windows(plan).require_batch(plan.batch_sequences)
     for micro_batch in range(plan.micro_batches):
         yield _int64(gather(plan, np.array([micro_batch]))[0])
 
 
-def ray_batches(plan: StreamPlan) -> Iterator[torch.Tensor]:
+def ray_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:
     """The same tensors as `memmap_batches`, gathered ahead by a Ray Data pipeline of this rank.
 
     Call it inside the worker. Closing the generator stops the pipeline.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -274,7 +274,7 @@ def _record_failure(run_dir: Path, error: Exception) -> None:
         run_folder.write_outcome(run_dir, kind=kind, reason=str(error), exit_code=code)
 
 
-def started(batches: Iterator[torch.Tensor]) -> Generator[torch.Tensor, None, None]:
+def started(batches: Generator[torch.Tensor, None, None]) -> Generator[torch.Tensor, None, None]:
     """The same batches; the first is fetched from now on, while the model is being built."""
     thread = ThreadPoolExecutor(1)
     first = thread.submit(next, batches, None)
@@ -283,7 +283,7 @@ def started(batches: Iterator[torch.Tensor]) -> Generator[torch.Tensor, None, No
 
 
 def _chained(
-    first: Future[torch.Tensor | None], batches: Iterator[torch.Tensor]
+    first: Future[torch.Tensor | None], batches: Generator[torch.Tensor, None, None]
 ) -> Generator[torch.Tensor, None, None]:
     try:
         batch = first.result()
@@ -292,4 +292,4 @@ def _chained(
             yield from batches
     finally:
         first.exception()  # the pipeline can be closed only when no thread runs it
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()

@@ -50,9 +50,15 @@ def write_dataset(folder: Path, train: list[np.ndarray], val: list[np.ndarray]) 
 
 
 @pytest.fixture
-def folder(tmp_path):
+def dataset_of(tmp_path):
+    """Writes a dataset folder of the uint16 arrays given for its two splits."""
+    return lambda train, val: write_dataset(tmp_path / "dataset", train, val)
+
+
+@pytest.fixture
+def folder(dataset_of):
     """Three training shards of 97, 50 and 161 tokens and a validation shard of 90."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 257, 97 + 50 + 161 + 90)
     train = np.split(tokens[:308], [97, 147])
-    return write_dataset(tmp_path / "dataset", train, [tokens[308:]])
+    return dataset_of(train, [tokens[308:]])

@@ -44,7 +44,7 @@ def test_greedy_equals_hugging_face(model, tmp_path):
     )
     steps = drawn(model, PROMPTS, max_new_tokens=20, temperature=0)
     assert torch.tensor(steps).t().tolist() == expected_BT[:, 4:].tolist()
-    assert len({tuple(step) for step in steps}) > 5
+    assert len({tuple(step) for step in steps}) > 3
 
 
 def test_cached_sampling_equals_sampling_without_a_cache(model):
@@ -122,8 +122,10 @@ def test_streaming_stops_when_every_sample_has_stopped(model):
     free = drawn(model, PROMPTS, max_new_tokens=15, seed=3)
     stop = free[4][0]
     steps = drawn(model, PROMPTS, max_new_tokens=15, seed=3, stop_id=stop)
-    first = [next(i for i, step in enumerate(free) if step[0] == stop)]
-    assert all(step[0] == stop for step in steps[first[0] :])
+    first = next(i for i, step in enumerate(free) if step[0] == stop)
+    assert [step[0] for step in steps] == [step[0] for step in free[:first]] + [stop] * (
+        len(steps) - first
+    )
     alone = drawn(model, PROMPTS[0], max_new_tokens=15, temperature=0)
     until = drawn(model, PROMPTS[0], max_new_tokens=15, temperature=0, stop_id=alone[3][0])
     assert until == alone[: alone.index(alone[3]) + 1]

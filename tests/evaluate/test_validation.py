@@ -20,31 +20,31 @@ def model():
 
 
 @pytest.fixture
-def windows_BT():
+def windows():
     return torch.randint(0, 31, (10, 9), generator=torch.Generator().manual_seed(0))
 
 
-def padded(windows_BT, micro_batch):
-    for start in range(0, len(windows_BT), micro_batch):
-        rows = windows_BT[start : start + micro_batch]
+def padded(windows, micro_batch):
+    for start in range(0, len(windows), micro_batch):
+        rows = windows[start : start + micro_batch]
         padding = rows[-1:].expand(micro_batch - len(rows), -1)
         yield torch.cat((rows, padding)), len(rows)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 10])
-def test_loss_is_the_mean_over_all_tokens_whatever_the_batch(model, windows_BT, micro_batch):
+def test_loss_is_the_mean_over_all_tokens_whatever_the_batch(model, windows, micro_batch):
     with torch.no_grad():
-        logits_BTV = model.eval()(windows_BT[:, :-1])
-    expected = cross_entropy(logits_BTV.flatten(0, 1).double(), windows_BT[:, 1:].flatten())
-    loss, tokens = validation_loss(model, padded(windows_BT, micro_batch), device=CPU)
+        logits_BTV = model.eval()(windows[:, :-1])
+    expected = cross_entropy(logits_BTV.flatten(0, 1).double(), windows[:, 1:].flatten())
+    loss, tokens = validation_loss(model, padded(windows, micro_batch), device=CPU)
     assert tokens == 80
     assert loss == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_ranks_together_see_what_one_sees(model, windows_BT):
+def test_ranks_together_see_what_one_sees(model, windows):
     """Also with a rank whose only batch is padding."""
-    alone = validation_loss(model, padded(windows_BT, 5), device=CPU)
-    shares = [[(windows_BT[:7], 7)], [(windows_BT[7:], 3)], [(windows_BT[:2], 0)]]
+    alone = validation_loss(model, padded(windows, 5), device=CPU)
+    shares = [[(windows[:7], 7)], [(windows[7:], 3)], [(windows[:2], 0)]]
     pairs = []
     for share in shares:
         validation_loss(
@@ -56,10 +56,10 @@ def test_ranks_together_see_what_one_sees(model, windows_BT):
     assert loss == pytest.approx(alone[0], rel=1e-6)
 
 
-def test_modes_return_and_no_gradient_is_left(model, windows_BT):
+def test_modes_return_and_no_gradient_is_left(model, windows):
     model.train()
     model.blocks[0].eval()
-    validation_loss(model, padded(windows_BT, 5), device=CPU)
+    validation_loss(model, padded(windows, 5), device=CPU)
     assert model.training
     assert not model.blocks[0].mlp.training
     assert all(p.grad is None for p in model.parameters())
@@ -69,7 +69,7 @@ def test_modes_return_and_no_gradient_is_left(model, windows_BT):
 
     model.ln_f.register_forward_hook(failing)
     with pytest.raises(OSError):  # noqa: PT011
-        validation_loss(model, padded(windows_BT, 5), device=CPU)
+        validation_loss(model, padded(windows, 5), device=CPU)
     assert model.training
 
 

@@ -1,0 +1,116 @@
+"""Dataset folders: what is read, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gpt2dist.config.schema import DataConfig
+from gpt2dist.data.shards import (
+    load_dataset_folder,
+    require,
+    verify,
+    write_file,
+    write_manifest,
+)
+from gpt2dist.errors import BadInput, RunFailure
+
+
+def edit_manifest(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_written_manifest_reads_back_the_same(folder):
+    dataset = load_dataset_folder(folder)
+    assert [shard.tokens for shard in dataset.split("train")] == [97, 50, 161]
+    assert dataset.totals["val"].tokens == 90
+    write_manifest(dataset)
+    assert load_dataset_folder(folder) == dataset
+    verify(dataset)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "manifest.json").unlink(), "no manifest.json, so it is not"),
+        (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
+        (lambda f: (f / "manifest.json").write_text('{"format": 1}'), "is damaged"),
+        (lambda f: edit_manifest(f, format=2), "format=2, this version reads format=1"),
+        (lambda f: (f / "train-00001.bin").unlink(), "train-00001.bin is missing"),
+        (lambda f: (f / "val-00000.bin").write_bytes(b"ab"), "2 bytes, its manifest says 180"),
+        (lambda f: (f / "val-00000.bin").write_bytes(b""), "0 bytes, its manifest says 180"),
+    ],
+)
+def test_a_damaged_folder_is_refused(folder, damage, message):
+    damage(folder)
+    with pytest.raises(BadInput, match=message):
+        load_dataset_folder(folder)
+
+
+def test_an_unfinished_folder_says_how_to_go_on(folder):
+    (folder / "manifest.json").unlink()
+    (folder / ".units").mkdir()
+    with pytest.raises(BadInput, match="unfinished .*run the same `gpt2dist data prepare` again"):
+        load_dataset_folder(folder)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="nowhere is not a dataset folder"):
+        load_dataset_folder(tmp_path / "nowhere")
+
+
+def test_an_empty_shard_is_refused_even_if_the_manifest_agrees(folder):
+    tree = json.loads((folder / "manifest.json").read_text())
+    tree["shards"][3]["tokens"] = 0
+    edit_manifest(folder, shards=tree["shards"])
+    (folder / "val-00000.bin").write_bytes(b"")
+    with pytest.raises(BadInput, match="val-00000.bin has 0 bytes"):
+        load_dataset_folder(folder)
+
+
+def test_verify_finds_one_changed_byte(folder):
+    path = folder / "train-00002.bin"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="train-00002.bin does not have the sha256"):
+        verify(load_dataset_folder(folder))
+
+
+def test_verify_finds_a_token_beyond_the_vocabulary(dataset_of):
+    folder = dataset_of([np.array([1, 2, 300])], [])
+    with pytest.raises(BadInput, match="token 300, beyond vocab=257"):
+        verify(load_dataset_folder(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": "gpt2"}, r"data\.tokenizer=bytes, but .*data\.tokenizer=gpt2"),
+        ({"source": "other"}, r"data\.source=made by a test, but .*data\.source=other"),
+        ({"val_fraction": 0.2}, r"data\.val_fraction=0\.1, but .*data\.val_fraction=0\.2"),
+        ({"max_documents": 5}, r"data\.max_documents=None, but .*data\.max_documents=5"),
+        ({"text_field": "body"}, r"data\.text_field=text, but .*data\.text_field=body"),
+    ],
+)
+def test_a_config_of_another_dataset_is_refused(folder, changes, message):
+    settings = {"source": "made by a test", "tokenizer": "bytes", "val_fraction": 0.1}
+    dataset = load_dataset_folder(folder)
+    require(dataset, DataConfig(**settings))
+    with pytest.raises(BadInput, match=message):
+        require(dataset, DataConfig(**(settings | changes)))
+
+
+def test_a_source_that_is_the_folder_only_has_to_agree_on_the_tokenizer(folder):
+    dataset = load_dataset_folder(folder)
+    require(dataset, DataConfig(source=str(folder), tokenizer="bytes", val_fraction=0.9))
+    with pytest.raises(BadInput, match=r"data\.tokenizer=gpt2"):
+        require(dataset, DataConfig(source=str(folder), tokenizer="gpt2"))
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(RunFailure, match="taken could not be written"):
+        write_file(tmp_path / "taken", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
