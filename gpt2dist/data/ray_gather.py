@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 4 << 20
 "Tokens that one block of the Ray pipeline holds: some ms of gathering, many micro-batches."
-_BLOCKS_PER_TASK = 64
+_BLOCKS_PER_TASK = 16
 _BLOCKS_AHEAD = 2
 
 

@@ -34,8 +34,8 @@ def read_python(unit: Unit, text_field: str) -> Iterator[Record]:
 def read_text(unit: Unit, text_field: str) -> Iterator[Record]:
     """One document per file, or several where the file separates them by <|endoftext|>."""
     for place in unit.places:
-        with _decoding(place), open_bytes(place) as raw:
-            yield from _split_documents(io.TextIOWrapper(raw, "utf-8-sig"))
+        with _decoding(place), io.TextIOWrapper(open_bytes(place), "utf-8-sig") as file:
+            yield from _split_documents(file)
 
 
 def read_jsonl(unit: Unit, text_field: str) -> Iterator[Record]:
@@ -64,8 +64,8 @@ def read_csv(unit: Unit, text_field: str) -> Iterator[Record]:
     """One document per row; the first row names the columns."""
     (place,) = unit.places
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with _decoding(place), open_bytes(place) as raw:
-        rows = csv.DictReader(io.TextIOWrapper(raw, "utf-8-sig", newline=""))
+    with _decoding(place), io.TextIOWrapper(open_bytes(place), "utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
         columns = rows.fieldnames or ()
         if columns and text_field not in columns:
             raise missing_field(place, text_field, columns)

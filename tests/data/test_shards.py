@@ -51,7 +51,7 @@ def test_a_damaged_folder_is_refused(folder, damage, message):
 def test_an_unfinished_folder_says_how_to_go_on(folder):
     (folder / "manifest.json").unlink()
     (folder / ".units").mkdir()
-    with pytest.raises(BadInput, match="unfinished .*run the same `gpt2dist data prepare` again"):
+    with pytest.raises(BadInput, match=r"unfinished .*run the same `gpt2dist data prepare` again"):
         load_dataset_folder(folder)
 
 
@@ -65,7 +65,7 @@ def test_an_empty_shard_is_refused_even_if_the_manifest_agrees(folder):
     tree["shards"][3]["tokens"] = 0
     edit_manifest(folder, shards=tree["shards"])
     (folder / "val-00000.bin").write_bytes(b"")
-    with pytest.raises(BadInput, match="val-00000.bin has 0 bytes"):
+    with pytest.raises(BadInput, match=r"val-00000.bin has 0 bytes"):
         load_dataset_folder(folder)
 
 
@@ -74,7 +74,7 @@ def test_verify_finds_one_changed_byte(folder):
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BadInput, match="train-00002.bin does not have the sha256"):
+    with pytest.raises(BadInput, match=r"train-00002.bin does not have the sha256"):
         verify(load_dataset_folder(folder))
 
 

