@@ -56,7 +56,9 @@ class RunRecorder:
         self._on_row = on_row
         self._guard = BudgetGuard(config.budget, ledger)
         self._flops_per_token = flops_per_token(config.model)
-        peak = peak_tflops(placement.device_name, placement.precision)
+        # Workers on a GPU let fp32 matmuls run as TF32.
+        tf32 = placement.device == "cuda" and placement.precision == "fp32"
+        peak = peak_tflops(placement.device_name, "tf32" if tf32 else placement.precision)
         self._peak_flops = peak * 1e12 * placement.workers if peak else None
         self._event(opened=attempt_id, step=step)
 
