@@ -99,7 +99,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(damage,
 def test_no_whole_checkpoint_is_a_failure_not_a_silent_restart(two_checkpoints):
     for folder in checkpoint.list_checkpoints(two_checkpoints):
         damage_flip(folder)
-    with pytest.raises(RunFailure, match="no checkpoint in .* is whole"):
+    with pytest.raises(RunFailure, match=r"no checkpoint in .* is whole"):
         checkpoint.newest_valid(two_checkpoints, lambda note: None)
 
 
