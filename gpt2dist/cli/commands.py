@@ -104,6 +104,15 @@ def sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    from gpt2dist.model.hf import export_hf
+
+    config, checkpoint = _checkpoint(arguments)
+    export_hf(checkpoint.weights(), config.model, Path(arguments.out))
+    print(f"{checkpoint.path.name} written to {arguments.out} for GPT2LMHeadModel.from_pretrained")
+    return 0
+
+
 def sync(arguments: argparse.Namespace) -> int:
     from gpt2dist.track.mlflow_log import sync
     from gpt2dist.track.mlflow_uri import tracking_uri

@@ -1,4 +1,4 @@
-"""`gpt2dist`: config, data, train, eval, sample, track, ui. Starts without torch or Ray."""
+"""`gpt2dist`: config, data, train, eval, sample, export, track, ui. Starts without torch or Ray."""
 
 from __future__ import annotations
 
@@ -72,12 +72,14 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = verbs.add_parser("eval", help="validation loss of a run's checkpoint")
     _run_arguments(evaluate)
+    _device_argument(evaluate)
     evaluate.add_argument("--tokens", type=int, metavar="N", help="default: the run's eval.tokens")
     evaluate.add_argument("--data", metavar="DIR", help="folder of shards (default: the run's)")
     evaluate.set_defaults(run=commands.evaluate)
 
     sample = verbs.add_parser("sample", help="write text with a run's model")
     _run_arguments(sample)
+    _device_argument(sample)
     sample.add_argument("--prompt", default="", metavar="TEXT")
     sample.add_argument("--tokens", type=int, default=128, metavar="N", help="default 128")
     sample.add_argument("--temperature", type=float, default=0.8, help="0 is greedy; default 0.8")
@@ -86,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--count", type=int, default=1, metavar="N", help="samples at once")
     sample.set_defaults(run=commands.sample)
+
+    export = verbs.add_parser("export", help="write a run's model as a Hugging Face GPT-2 folder")
+    _run_arguments(export)
+    export.add_argument("--out", required=True, metavar="DIR")
+    export.set_defaults(run=commands.export)
 
     track = verbs.add_parser("track", help="MLflow records of a run")
     track_verbs = track.add_subparsers(dest="track_verb", metavar="COMMAND", required=True)
@@ -111,6 +118,9 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (runs)")
     verb.add_argument("--step", type=int, metavar="N", help="checkpoint of step N")
     verb.add_argument("--best", action="store_true", help="checkpoint of the lowest loss")
+
+
+def _device_argument(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.track.console import human_count, human_duration, usd
 from gpt2dist.track.ledger import LEDGER_FILE, Account
 from gpt2dist.track.rows import ROWS_FILE, read_rows
-from gpt2dist.track.summary import summarize, write_summary
+from gpt2dist.track.summary import read_summary, summarize, write_summary
 from gpt2dist.train import checkpoint, run_folder
 from gpt2dist.train.recorder import StopOnSignal
 from gpt2dist.train.worker import Job
@@ -73,6 +74,23 @@ def open_mlflow(config: Config, job: Job) -> MlflowSide:
     from gpt2dist.track.mlflow_uri import tracking_uri
 
     return MlflowSide(Path(job.run_dir), config, tracking_uri(config, os.environ), job)
+
+
+def already_finished(run_dir: Path, config: Config, say: Callable[[str], None]) -> RunResult | None:
+    """The result of a run that reached its end before; None for any other run."""
+    try:
+        summary = read_summary(run_dir)
+    except BadInput:
+        return None
+    if (summary.get("ended"), summary.get("identity")) != ("finished", identity(config)):
+        return None
+    say(f"{run_dir} is finished already; --fresh sets it aside and starts anew")
+    curve = run_dir / CURVE_FILE
+    for line in _closing_lines(
+        run_dir, "finished", summary["reason"], summary, curve if curve.exists() else None
+    ):
+        say(line)
+    return RunResult(run_dir, "finished", summary["reason"], 0, summary)
 
 
 def conclude(

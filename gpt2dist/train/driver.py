@@ -25,8 +25,8 @@ from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.track.console import Progress, human_count
 from gpt2dist.track.ledger import price_usd_per_hour
-from gpt2dist.train import checkpoint, run_folder
-from gpt2dist.train.conclude import RunResult, conclude, open_mlflow
+from gpt2dist.train import checkpoint, ray_run, run_folder
+from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow
 from gpt2dist.train.placement import Placement, probe_machine, solve
 from gpt2dist.train.preparing import prepare_aloud
 from gpt2dist.train.recorder import StopOnSignal
@@ -54,11 +54,16 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     """
     started_at = launch.started_at or time.time()
     config = _adopt_dataset(config)
+    run_dir = Path(config.paths.runs) / (launch.name or run_name(config))
+    done = None if launch.fresh else already_finished(run_dir, config, say)
+    if done is not None:
+        return done
     usd_per_hour, price_source = price_usd_per_hour(config.cluster, os.environ)
     placement = _place(config, launch)
     dataset = _dataset(config, launch, say)
-    run_dir = Path(config.paths.runs) / (launch.name or run_name(config))
     run_folder.prepare(run_dir, config, fresh=launch.fresh)
+    if not launch.local:
+        ray_run.connect()
     job = Job(
         config_tree=to_tree(config),
         placement=placement,
@@ -70,7 +75,8 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         price_source=price_source,
         use_ray=not launch.local,
     )
-    with run_folder.locked(run_dir / ".driver.lock", wait_seconds=5):
+    with run_folder.locked(run_dir / run_folder.DRIVER_LOCK, wait_seconds=5):
+        run_folder.claim(run_dir, config)
         say(_headline(config, placement, run_dir, usd_per_hour))
         with StopOnSignal(run_dir) as signals, ExitStack() as stack:
             mlflow = open_mlflow(config, job) if config.track.mlflow and not launch.local else None
@@ -104,10 +110,9 @@ def _adopt_dataset(config: Config) -> Config:
 
 
 def _place(config: Config, launch: Launch) -> Placement:
-    if launch.local:
-        return solve(config, probe_machine(), single_process=True)
-    from gpt2dist.train import ray_run
-
+    """Known before Ray starts, unless it is somebody's cluster that has to be asked."""
+    if launch.local or not os.environ.get("RAY_ADDRESS"):
+        return solve(config, probe_machine(), single_process=launch.local)
     cluster = ray_run.connect()
     return solve(config, cluster.machine, cluster_gpus=cluster.gpus, cluster_cores=cluster.cores)
 
@@ -117,6 +122,8 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     folder = Path(config.paths.dataset or dataset_dir(config.paths.data, config.data))
     if not (folder / "manifest.json").exists() and config.paths.dataset is None:
         say(f"no prepared data at {folder}: preparing {config.data.source} first")
+        if not launch.local:
+            ray_run.connect()  # else the preparation would start a Ray of its own
         prepare_aloud(config.data, folder, say, local=launch.local)
     dataset = load_dataset_folder(folder)
     require(dataset, config.data)
@@ -139,9 +146,7 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
 
 
 def _train_on_ray(job: Job, config: Config, watcher: Watcher) -> BaseException | None:
-    from gpt2dist.train.ray_run import RayRun
-
-    run = RayRun(job, config.cluster.max_restarts)
+    run = ray_run.RayRun(job, config.cluster.max_restarts)
     while not run.wait(POLL_SECONDS):
         watcher.poll()
     return run.error

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +87,7 @@ class Engine:
         config: Config,
         placement: Placement,
     ) -> None:
-        deepspeed = _import_deepspeed()
+        deepspeed = _import_deepspeed(placement.device)
         self.stage = config.zero.stage
         self.clip_norm = config.optim.clip_norm
         self.device = torch.device(placement.torch_device)
@@ -281,10 +283,12 @@ def _empty_moments(
     }
 
 
-def _import_deepspeed() -> Any:
+def _import_deepspeed(device: str) -> Any:
     """DeepSpeed without its banner, and without compiling an op that gloo does not need."""
+    if device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it looked for a GPU
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _hidden("mlflow"):
         warnings.simplefilter("ignore")
         import deepspeed
     from deepspeed.utils import logger
@@ -293,3 +297,16 @@ def _import_deepspeed() -> Any:
     # Otherwise the first CPU engine compiles a shared-memory extension for 25 s.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Looks not installed: DeepSpeed's autotuner imports MLflow on sight, which takes a second."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

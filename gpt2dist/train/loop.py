@@ -28,6 +28,8 @@ SKIPS_IN_A_ROW = {"fp32": 10, "bf16": 10, "fp16": 40}
 "Non-finite steps before the run gives up; fp16 needs some to find its loss scale."
 SPIKE_NATS = 0.5
 "A step this far above the median of the last 50 is reported as a spike."
+SAVE_MARGIN = 2.0
+"The last save may be slower than every one before it: a budget must hold all the same."
 
 
 class Diverged(RunFailure):
@@ -238,7 +240,7 @@ def _row(
 
 def _next_seconds(watch: Stopwatch, state: TrainState, config: Config) -> float:
     """What the next step may take until everything is saved, from what it took so far."""
-    seconds = watch.longest_step + watch.longest_save
+    seconds = watch.longest_step + SAVE_MARGIN * watch.longest_save
     due = _is_due(state.step + 1, config.eval.every_steps) or state.step + 1 == config.total_steps
     return seconds + (watch.longest_eval if due else 0.0)
 

@@ -18,6 +18,7 @@ from gpt2dist.errors import BadInput, RunFailure
 
 CONFIG_FILE, EVENTS_FILE, SAMPLES_FILE = "config.yaml", "events.jsonl", "samples.txt"
 STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
+DRIVER_LOCK = ".driver.lock"
 
 
 def prepare(run_dir: Path, config: Config, *, fresh: bool) -> None:
@@ -27,16 +28,24 @@ def prepare(run_dir: Path, config: Config, *, fresh: bool) -> None:
     belongs to a different identity, naming what differs.
     """
     if fresh and run_dir.exists():
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
+        with locked(run_dir / DRIVER_LOCK):
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
     written = run_dir / CONFIG_FILE
     if written.exists():
         _require_same(run_dir, load_dumped(written), config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(written, dump(config))
     except OSError as error:
-        raise RunFailure(f"cannot write to the run folder {run_dir}: {error.strerror}") from None
+        raise _cannot_write(run_dir, error) from None
+
+
+def claim(run_dir: Path, config: Config) -> None:
+    """Write the config and remove what the last attempt left; call it under the driver's lock."""
+    try:
+        write_whole(run_dir / CONFIG_FILE, dump(config))
+    except OSError as error:
+        raise _cannot_write(run_dir, error) from None
     for leftover in (STOP_FILE, OUTCOME_FILE):
         (run_dir / leftover).unlink(missing_ok=True)
 
@@ -105,6 +114,10 @@ def read_outcome(run_dir: Path) -> dict[str, Any] | None:
 
 def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _cannot_write(run_dir: Path, error: OSError) -> RunFailure:
+    return RunFailure(f"cannot write to the run folder {run_dir}: {error.strerror}")
 
 
 def _require_same(run_dir: Path, there: Config, config: Config) -> None:

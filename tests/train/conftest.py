@@ -1,1 +1,28 @@
-import sys; from pathlib import Path; sys.path.insert(0, str(Path(__file__).parent))
+"""Text and shards that the runs of these tests learn from."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+WORDS = "the cat sat on a mat and dog ran far away sun moon".split()
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Path:
+    """Some 40,000 bytes of text over thirteen words, prepared by the command line."""
+    from gpt2dist.cli.main import main
+
+    folder = tmp_path_factory.mktemp("text")
+    source = folder / "text"
+    source.mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(40):
+        (source / f"{number}.txt").write_text(" ".join(draw.choice(WORDS, 250)))
+    out = folder / "shards"
+    words = ["data", "prepare", str(source), "--out", str(out), "--tokenizer", "bytes"]
+    assert main([*words, "--val-fraction", "0.1", "--local"]) == 0
+    return out

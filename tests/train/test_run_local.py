@@ -1,0 +1,236 @@
+"""A run in one process: what it leaves, and that stops, kills and budgets change nothing of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from command import (
+    BATCH_TOKENS,
+    DEADLINE_SECONDS,
+    TINY,
+    TOTAL_STEPS,
+    Command,
+    final_tensors,
+    fresh_process,
+    last_step,
+    learned,
+    rows_of,
+    summary_of,
+    wait_until,
+)
+from matplotlib.image import imread
+
+DOCUMENTED = set(
+    re.findall(
+        r"^\| `(\w+)` \|",
+        (Path(__file__).parents[2] / "docs" / "runs.md")
+        .read_text()
+        .split("## Rows")[1]
+        .split("```")[0],
+        re.MULTILINE,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def tiny(runs, shards) -> list[str]:
+    """The words of the command line that every run here begins with."""
+    return ["train", "debug", "--local", *TINY, f"data.source={shards}", f"paths.runs={runs}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, tiny) -> Path:
+    """A whole run in a new Python, whose imports were counted."""
+    process = fresh_process(*tiny, "--name", "undisturbed", python=("-X", "importtime"))
+    out, err = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0, err[-2000:]
+    (runs / "undisturbed" / "stdout").write_text(out)
+    (runs / "undisturbed" / "imported").write_text(err)
+    return runs / "undisturbed"
+
+
+def assert_learned_the_same(run_dir: Path, undisturbed: Path) -> None:
+    """Not nearly: every row and every bit of weights and moments."""
+    assert learned(run_dir) == learned(undisturbed)
+    assert final_tensors(run_dir) == final_tensors(undisturbed)
+
+
+def test_a_run_leaves_what_the_docs_promise(undisturbed):
+    names = {path.name for path in undisturbed.iterdir()}
+    assert names >= {"config.yaml", "metrics.jsonl", "ledger.json", "events.jsonl", "samples.txt",
+                     "summary.json", "curve.png", "checkpoints"}  # fmt: skip
+    height, width, _ = imread(undisturbed / "curve.png").shape
+    assert height > 100
+    assert width > 100
+    samples = (undisturbed / "samples.txt").read_text()
+    assert samples.count("--- step") == 2
+    assert "--- step 120\nthe " in samples
+    assert not list((undisturbed / "checkpoints").glob(".partial-*"))
+
+
+def test_rows_hold_every_documented_field_and_nothing_else(undisturbed):
+    rows = rows_of(undisturbed)
+    assert [row["step"] for row in rows] == list(range(5, TOTAL_STEPS + 1, 5))
+    assert [row["tokens"] for row in rows] == [row["step"] * BATCH_TOKENS for row in rows]
+    for row in rows:
+        evaluated = {"val_loss"} if row["step"] % 20 == 0 else set()
+        assert set(row) == DOCUMENTED - {"val_loss"} | evaluated
+    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+    assert rows[-1]["val_loss"] < rows[3]["val_loss"] - 0.5
+
+
+def test_the_summary_agrees_with_the_rows(undisturbed):
+    summary, rows = summary_of(undisturbed), rows_of(undisturbed)
+    evaluated = [row for row in rows if "val_loss" in row]
+    best = min(evaluated, key=lambda row: row["val_loss"])
+    assert summary["ended"] == "finished"
+    assert summary["steps"] == summary["total_steps"] == rows[-1]["step"] == TOTAL_STEPS
+    assert summary["tokens"] == rows[-1]["tokens"]
+    assert summary["final_loss"] == rows[-1]["loss"]
+    assert summary["final_val_loss"] == rows[-1]["val_loss"]
+    assert (summary["best_val_loss"], summary["best_step"]) == (best["val_loss"], best["step"])
+    assert summary["seconds"] >= rows[-1]["seconds"]
+    assert (summary["attempts"], summary["workers"], summary["precision"]) == (1, 1, "fp32")
+
+
+def test_a_local_run_imports_neither_ray_nor_mlflow(undisturbed):
+    imported = re.findall(r"\| +(\w+)", (undisturbed / "imported").read_text())
+    assert "torch" in imported
+    assert not {"ray", "mlflow"} & set(imported)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(runs, tiny, undisturbed):
+    """SIGTERM, then SIGINT, between evaluations and rows; with dropout, so RNG is proven too."""
+    run_dir, stops = runs / "stopped", []
+    for number, code, step in ((signal.SIGTERM, 143, 15), (signal.SIGINT, 130, 50)):
+        command = Command(runs, *tiny, "--name", "stopped")
+        wait_until(lambda s=step: last_step(run_dir) >= s, command.is_alive)
+        os.kill(command.pid, number)
+        command.ends_with(code)
+        summary = summary_of(run_dir)
+        assert (summary["ended"], summary["reason"]) == ("interrupted", number.name)
+        assert "the same command continues this run" in command.stdout
+        stops.append(summary["resume_step"])
+        assert (run_dir / "checkpoints" / f"step-{stops[-1]:08d}" / "state.json").exists()
+    assert 15 <= stops[0] < 50 <= stops[1] < TOTAL_STEPS
+    Command(runs, *tiny, "--name", "stopped").ends_with(0)
+    assert_learned_the_same(run_dir, undisturbed)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits_and_pays_for_both_attempts(runs, tiny, undisturbed):
+    run_dir = runs / "killed"
+    words = [*tiny, "--name", "killed", "cluster.usd_per_hour=3600"]  # a second costs a dollar
+    command = Command(runs, *words)
+    wait_until(lambda: last_step(run_dir) >= 50, command.is_alive)
+    os.kill(command.pid, signal.SIGKILL)
+    command.ends_with(-signal.SIGKILL)
+    first = json.loads((run_dir / "ledger.json").read_text())["attempts"]
+    Command(runs, *words).ends_with(0)
+    assert_learned_the_same(run_dir, undisturbed)
+    attempts = json.loads((run_dir / "ledger.json").read_text())["attempts"]
+    summary, rows = summary_of(run_dir), rows_of(run_dir)
+    assert attempts[0] == first[0]
+    assert summary["attempts"] == len(attempts) == 2
+    lived = [attempt["last_seen_at"] - attempt["started_at"] for attempt in attempts]
+    assert summary["seconds"] == pytest.approx(sum(lived))
+    assert summary["usd"] == pytest.approx(sum(lived))
+    spent = [row["usd"] for row in rows]
+    assert spent == sorted(spent)
+    assert spent[-1] > lived[0]
+
+
+def test_a_token_budget_is_never_passed_and_a_larger_one_goes_on(runs, tiny, undisturbed):
+    words = [*tiny, "--name", "tokens"]
+    command = Command(runs, *words, f"budget.tokens={50 * BATCH_TOKENS + 100}").ends_with(0)
+    summary = summary_of(runs / "tokens")
+    assert (summary["ended"], summary["tokens"]) == ("budget", 50 * BATCH_TOKENS)
+    assert "budget.tokens=6,500: 6,400 trained, the next step would pass it" in command.stdout
+    Command(runs, *words, "budget.tokens=1e9").ends_with(0)
+    assert summary_of(runs / "tokens")["ended"] == "finished"
+    assert_learned_the_same(runs / "tokens", undisturbed)
+
+
+def test_a_dollar_budget_is_never_passed(runs, tiny, undisturbed):
+    del undisturbed  # its files are in the page cache by now, so that starts are alike
+    words = [*tiny, "cluster.usd_per_hour=3600", "train.tokens=1e8", "checkpoint.every_steps=3"]
+    probe = Command(runs, *words, "--name", "probe", "budget.tokens=1024").ends_with(0)
+    assert summary_of(runs / "probe")["ended"] == "budget", probe.stdout
+    start_usd = summary_of(runs / "probe")["usd"]
+    limit = 1.5 * start_usd + 2
+    Command(runs, *words, "--name", "usd", f"budget.usd={limit}").ends_with(0)
+    summary = summary_of(runs / "usd")
+    assert summary["ended"] == "budget"
+    assert summary["steps"] > 0
+    assert summary["usd"] <= limit
+
+
+def test_eval_repeats_the_last_validation_loss(undisturbed, runs):
+    from gpt2dist.train.checkpoint import newest_valid
+    from gpt2dist.train.offline import evaluate_checkpoint
+    from gpt2dist.train.run_folder import open_run
+
+    logged = rows_of(undisturbed)[-1]["val_loss"]
+    run_dir, config = open_run(str(undisturbed))
+    found = newest_valid(run_dir, pytest.fail)
+    assert found is not None
+    assert evaluate_checkpoint(config, found).loss == pytest.approx(logged, rel=1e-6)
+    said = Command(runs, "eval", "undisturbed", "--runs", str(runs)).ends_with(0).stdout
+    assert f"step-00000120: validation loss {logged:.4f} nats per token" in said
+
+
+def test_samples_repeat_with_their_seed(undisturbed, runs):
+    def sample(*words: str) -> str:
+        command = Command(runs, "sample", str(undisturbed), "--tokens", "24", *words)
+        return command.ends_with(0).stdout
+
+    hot = ("--temperature", "1.5", "--prompt", "the ")
+    assert sample(*hot, "--seed", "1") == sample(*hot, "--seed", "1") != sample(*hot, "--seed", "2")
+    greedy = ("--temperature", "0", "--prompt", "the ")
+    assert sample(*greedy, "--seed", "1") == sample(*greedy, "--seed", "2")
+    assert re.findall(r"^--- (\d)\nthe ", sample(*hot, "--count", "2"), re.MULTILINE) == ["1", "2"]
+
+
+def test_a_finished_run_repeated_changes_nothing(undisturbed, runs, tiny):
+    before = {
+        path: path.read_bytes() for path in sorted(undisturbed.rglob("*")) if path.is_file()
+    }
+    command = Command(runs, *tiny, "--name", "undisturbed").ends_with(0)
+    after = {path: path.read_bytes() for path in sorted(undisturbed.rglob("*")) if path.is_file()}
+    assert after == before
+    assert "is finished already" in command.stdout
+
+
+def test_fresh_sets_the_old_run_aside(runs, tiny):
+    words = [*tiny, "--name", "again", f"train.tokens={10 * BATCH_TOKENS}"]
+    Command(runs, *words).ends_with(0)
+    old = learned(runs / "again")
+    (runs / "again" / "mine.txt").write_text("a note of the user")
+    Command(runs, *words, "train.seed=1", "--fresh").ends_with(0)
+    (aside,) = runs.glob("again.old-*")
+    assert learned(aside) == old
+    assert (aside / "mine.txt").exists()
+    assert learned(runs / "again") != old
+    assert summary_of(runs / "again")["attempts"] == 1
+
+
+def test_a_diverged_run_says_so_in_one_line(runs, tiny):
+    command = Command(runs, *tiny, "--name", "nan", "optim.peak_lr=1e30", "optim.clip_norm=0")
+    command.ends_with(1)
+    assert command.stderr.count("\n") == 1
+    assert "the last 10 steps had non-finite gradients" in command.stderr
+    assert "lower optim.peak_lr" in command.stderr
+    summary = summary_of(runs / "nan")
+    assert summary["ended"] == "diverged"
+    events = (runs / "nan" / "events.jsonl").read_text().splitlines()
+    notes = [event["note"] for event in map(json.loads, events) if "note" in event]
+    assert sum("skipped: loss" in note for note in notes) == 10
