@@ -34,7 +34,7 @@ class RunResult:
 
 
 class MlflowSide:
-    """MLflow in the driver: it starts once rank 0 has opened the rows, so it never delays them."""
+    """MLflow in the driver: it starts with the first row, so that it never delays training."""
 
     def __init__(self, run_dir: Path, config: Config, uri: str, job: Job) -> None:
         self._run_dir, self._config, self._uri, self._job = run_dir, config, uri, job

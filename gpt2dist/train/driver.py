@@ -81,8 +81,8 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         with StopOnSignal(run_dir) as signals, ExitStack() as stack:
             mlflow = open_mlflow(config, job) if config.track.mlflow and not launch.local else None
             progress = stack.enter_context(Progress(config.total_steps))
-            on_open = mlflow.start if mlflow else _nothing
-            watcher = Watcher(run_dir, job.attempt_id, progress, on_open)
+            on_first_row = mlflow.start if mlflow else None
+            watcher = Watcher(run_dir, job.attempt_id, progress, on_first_row)
             run = _train_here if launch.local else _train_on_ray
             error = run(job, config, watcher)
             watcher.poll()
@@ -192,7 +192,3 @@ class single_process_group:  # noqa: N801 (a context manager read as a verb phra
         import torch.distributed as dist
 
         dist.destroy_process_group()
-
-
-def _nothing() -> None:
-    return None

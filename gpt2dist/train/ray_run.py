@@ -6,6 +6,7 @@ of Ray's storage outlives a run.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import tempfile
@@ -60,6 +61,8 @@ def connect() -> RayCluster:
             else:
                 # Workers hold a CPU each and the data tasks need some of their own.
                 cpus = max(4, machine.cpu_cores, 2 * machine.gpus)
+                # Importing Ray Train takes seconds; starting Ray mostly waits.
+                threading.Thread(target=importlib.import_module, args=("ray.train.torch",)).start()
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RunFailure(f"cannot reach Ray at {address or 'this machine'}: {error}") from None

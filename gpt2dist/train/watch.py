@@ -45,11 +45,16 @@ class Watcher:
     """What the driver shows of a run whose rank 0 is another process."""
 
     def __init__(
-        self, run_dir: Path, attempt_id: str, progress: Progress, on_open: Callable[[], None]
+        self,
+        run_dir: Path,
+        attempt_id: str,
+        progress: Progress,
+        on_first_row: Callable[[], None] | None,
     ) -> None:
         self._events = Tail(run_dir / EVENTS_FILE, from_end=True)
         self._rows = Tail(run_dir / ROWS_FILE)
-        self._attempt_id, self._progress, self._on_open = attempt_id, progress, on_open
+        self._attempt_id, self._progress = attempt_id, progress
+        self._on_first_row = on_first_row
         self._opened = False
         self._shown_step = 0
 
@@ -60,9 +65,7 @@ class Watcher:
                 # Rows of rolled-back steps are gone from here on; older ones were shown before.
                 self._shown_step = event["step"]
                 self._progress.tick(event["step"])
-                if not self._opened:
-                    self._opened = True
-                    self._on_open()
+                self._opened = True
             elif "note" in event:
                 self._progress.note(event["note"])
         if self._opened:
@@ -70,3 +73,7 @@ class Watcher:
                 if row["step"] > self._shown_step:
                     self._shown_step = row["step"]
                     self._progress.row(row)
+                    if self._on_first_row is not None:
+                        # Not earlier: what it starts would compete with the workers' start.
+                        self._on_first_row()
+                        self._on_first_row = None

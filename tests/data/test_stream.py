@@ -84,10 +84,10 @@ def test_ray_batches_equal_the_oracle(folder, ray_cluster, world, start_step):
     assert np.array_equal(found, oracle(folder, 10)[start_step:])
 
 
-def test_ray_batches_keep_their_order_over_many_blocks_and_tasks(dataset_of, ray_cluster):
+def test_ray_batches_keep_their_order_over_many_blocks_and_segments(dataset_of, ray_cluster):
     tokens = np.random.default_rng(1).integers(0, 257, 80 * 1024)
     folder = dataset_of([tokens], [])
-    # 520 micro-batches of 131 kB are 17 blocks of 4 MiB, the last one in a task of its own.
+    # 520 micro-batches of 131 kB are 17 blocks of 4 MiB, in segments of 8, 8 and 1.
     plan = plan_of(folder, context=1024, micro_batch=64, batch_sequences=64, steps=520)
     compared = 0
     for ours, theirs in zip(ray_batches(plan), memmap_batches(plan), strict=True):

@@ -1,7 +1,7 @@
 """Run the real command line on a model of a few thousand parameters, as a process to be hurt.
 
 `Command` forks a process that has imported torch and DeepSpeed already, because importing them is
-all but a second of such a run; `fresh_process` starts Python anew.
+all but a second of such a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,13 +22,20 @@ TINY = [
     "model.layers=1", "model.heads=2", "model.width=32", "model.context=32", "model.vocab=257",
     "model.dropout=0.1", "data.tokenizer=bytes", "optim.warmup_steps=2",
     f"train.batch_tokens={BATCH_TOKENS}", f"train.tokens={TOTAL_STEPS * BATCH_TOKENS}",
-    "cluster.device=cpu", "cluster.precision=fp32", "cluster.micro_batch=2", "checkpoint.every_steps=20",
-    "eval.every_steps=20", "eval.tokens=1024", "eval.sample_every_steps=60",
-    "eval.sample_tokens=16", "eval.sample_prompt=the ",
+    "cluster.device=cpu", "cluster.precision=fp32", "cluster.micro_batch=2",
+    "checkpoint.every_steps=20", "eval.every_steps=20", "eval.tokens=1024",
+    "eval.sample_every_steps=60", "eval.sample_tokens=16", "eval.sample_prompt=the ",
 ]  # fmt: skip
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["deepspeed", "gpt2dist.track.curve", "gpt2dist.train.driver"])
+_forks.set_forkserver_preload(
+    [
+        "gpt2dist.train.driver",
+        "gpt2dist.track.curve",
+        "matplotlib.backends.backend_agg",
+        "deepspeed.runtime.zero.muon.original_muon",  # with torch's compiler, which it imports
+    ]
+)
 
 
 class Command:
@@ -67,12 +73,10 @@ class Command:
         return self.process.is_alive()
 
 
-def fresh_process(*words: str, python: tuple[str, ...] = (), **options: Any) -> subprocess.Popen:
-    """`python -m gpt2dist ...` with pipes for its output."""
-    command = [sys.executable, *python, "-m", "gpt2dist", *words]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+def take_one_core() -> None:
+    """On a busy machine, two threads wait for each other more than they compute."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
 def wait_until(truth: Callable[[], Any], alive: Callable[[], bool] = lambda: True) -> Any:
@@ -121,6 +125,7 @@ def _run(words: tuple[str, ...], out: str, err: str, file_limit_bytes: int | Non
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
         stream.flush()
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    take_one_core()
     if file_limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
     from gpt2dist.cli.main import main

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-WORDS = "the cat sat on a mat and dog ran far away sun moon".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "far", "away", "sun", "moon"]
 
 
 @pytest.fixture(scope="session")

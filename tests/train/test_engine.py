@@ -48,9 +48,7 @@ def plain_curve(steps: int = STEPS) -> list[tuple[float, float]]:
 def test_zero_stages_follow_one_plain_process(world, tmp_path):
     expected = plain_curve()
     assert expected[-1][0] < expected[0][0]
-    results = run_ranks(
-        tmp_path, "follow", world, stages=[0, 1, 2, 3], micro_batch=2, steps=STEPS
-    )
+    results = run_ranks(tmp_path, "follow", world, stages=[0, 1, 2, 3], micro_batch=2, steps=STEPS)
     for curves in results:
         for stage in range(4):
             understood = curves[f"understood {stage}"]

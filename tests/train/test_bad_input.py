@@ -1,0 +1,174 @@
+"""What cannot work is refused in one line that names key, value and remedy, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from command import BATCH_TOKENS, TINY, Command, final_tensors, learned, rows_of, summary_of
+
+from gpt2dist.cli.main import main
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Runs `train` in this process, expects a refusal, returns its line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def run(*words: str, code: int = 2) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        assert main(["train", "debug", *TINY, "paths.runs=runs", *words]) == code
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1, said.err
+        assert said.err.startswith("gpt2dist: ")
+        assert "Traceback" not in said.err
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+        return said.err
+
+    return run
+
+
+@pytest.fixture
+def damaged(shards, tmp_path) -> Path:
+    """Shards of one's own, to be damaged."""
+    return Path(shutil.copytree(shards, tmp_path / "shards"))
+
+
+def test_missing_shards(refused, tmp_path):
+    line = refused("--local", f"paths.dataset={tmp_path / 'nowhere'}")
+    assert f"{tmp_path / 'nowhere'} is not a dataset folder; `gpt2dist data prepare`" in line
+
+
+def test_a_source_without_text(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    line = refused("--local", f"data.source={tmp_path / 'empty'}", "paths.data=data")
+    assert str(tmp_path / "empty") in line
+
+
+def test_truncated_shards(refused, damaged):
+    shard = max(damaged.glob("*.bin"))
+    os.truncate(shard, shard.stat().st_size - 10)
+    line = refused("--local", f"data.source={damaged}")
+    assert shard.name in line
+    assert "prepare the dataset again" in line
+
+
+def test_shards_of_another_tokenizer(refused, shards):
+    words = ["data.tokenizer=gpt2", "model.vocab=50257"]
+    line = refused("--local", f"data.source={shards}", *words)
+    assert "was prepared with data.tokenizer=bytes, but the config says data.tokenizer=gpt2" in line
+
+
+def test_a_corpus_smaller_than_a_batch(refused, shards):
+    words = ["train.batch_tokens=1048576", "train.tokens=1e8"]
+    line = refused("--local", f"data.source={shards}", *words)
+    assert "a batch needs 32,768 (1,048,576 tokens); lower train.batch_tokens" in line
+
+
+def test_more_workers_than_cores(refused, shards):
+    line = refused(f"data.source={shards}", "cluster.workers=4096")
+    assert "cluster.workers=4096 is more than the" in line
+
+
+def test_a_batch_that_the_workers_cannot_share(refused, shards):
+    words = ["cluster.workers=2", "train.batch_tokens=160", "train.tokens=16000"]
+    line = refused(f"data.source={shards}", *words)
+    assert "nearest: 128 or 192" in line
+
+
+def test_a_batch_that_micro_batches_do_not_fill(refused, shards):
+    line = refused("--local", f"data.source={shards}", "cluster.micro_batch=3")
+    assert "cluster.micro_batch=3 does not divide the 4 sequences of a worker" in line
+    assert "nearest: 2" in line
+
+
+def test_fp16_on_a_cpu(refused, shards):
+    line = refused("--local", f"data.source={shards}", "cluster.precision=fp16")
+    assert "cluster.precision=fp16 does not train on a CPU; use bf16 or fp32" in line
+
+
+def test_the_folder_of_another_run(refused, shards, tmp_path):
+    scratch = tmp_path / "runs"
+    scratch.mkdir()
+    words = ["--local", f"data.source={shards}", "--name", "taken"]
+    first = ["train", "debug", *TINY, f"paths.runs={scratch}", "budget.tokens=256"]
+    Command(scratch, *first, *words).ends_with(0)
+    line = refused(*words, "optim.peak_lr=3e-3")
+    assert "taken holds a different run (optim.peak_lr=0.002 there, 0.003 asked)" in line
+    assert "--fresh" in line
+
+
+@pytest.fixture(scope="module")
+def halted(tmp_path_factory, shards) -> tuple[Path, list[str]]:
+    """A run that its budget ended at step 50, with checkpoints of steps 40 and 50; its words."""
+    runs = tmp_path_factory.mktemp("halted")
+    words = ["train", "debug", "--local", *TINY, f"data.source={shards}"]
+    budget = f"budget.tokens={50 * BATCH_TOKENS}"
+    Command(runs, *words, f"paths.runs={runs}", "--name", "halted", budget).ends_with(0)
+    return runs / "halted", words
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
+    halted, tmp_path
+):
+    run_dir, words = halted
+    copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    (weights,) = copy.glob("checkpoints/step-00000050/weights-*")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    command = Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run").ends_with(0)
+    assert "checkpoint step-00000050 is damaged and skipped" in command.stdout
+    assert "continuing from step-00000040" in command.stdout
+    whole = Path(shutil.copytree(run_dir, tmp_path / "whole"))
+    Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "whole").ends_with(0)
+    assert learned(copy) == learned(whole)
+    assert final_tensors(copy) == final_tensors(whole)
+
+
+def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path):
+    run_dir, words = halted
+    copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    saved = final_tensors(copy)
+    largest = max(len(content) for content in saved.values())
+    command = Command(
+        tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run", file_limit_bytes=largest // 2
+    ).ends_with(1)
+    assert command.stderr.count("\n") == 1, command.stderr
+    assert "could not save the checkpoint of step 60" in command.stderr
+    assert "older checkpoints are intact" in command.stderr
+    assert final_tensors(copy) == saved
+    assert not list(copy.glob("checkpoints/.partial-*"))
+    assert rows_of(copy)[-1]["step"] == 60
+    assert summary_of(copy)["ended"] == "failed"
+    Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run").ends_with(0)
+    assert summary_of(copy)["ended"] == "finished"
+
+
+def test_a_run_folder_that_cannot_be_made(shards, tmp_path, capsys):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    words = ["train", "debug", "--local", *TINY, f"data.source={shards}"]
+    assert main([*words, f"paths.runs={tmp_path / 'runs'}"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "cannot write to the run folder" in said
+
+
+def test_a_run_that_is_being_trained_is_not_trained_twice(halted, shards, tmp_path, capsys):
+    import fcntl
+
+    run_dir, words = halted
+    copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    before = json.loads((copy / "ledger.json").read_text())
+    with (copy / ".driver.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for more in ([], ["--fresh"]):
+            assert main([*words, f"paths.runs={tmp_path}", "--name", "run", *more]) == 1
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1
+            assert "another process is training" in said
+    assert json.loads((copy / "ledger.json").read_text()) == before
