@@ -20,6 +20,7 @@ from gpt2dist.config.load import identity, run_name, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.data.prepare import dataset_dir
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.data.validation import validation_batches
 from gpt2dist.data.windows import Windows
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.plan.arithmetic import parameters
@@ -128,6 +129,7 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     dataset = load_dataset_folder(folder)
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
+    validation_batches(dataset, config.model.context, 1, config.eval.tokens, 0, 1)
     return dataset
 
 

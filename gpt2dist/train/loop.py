@@ -41,7 +41,6 @@ class Recorder(Protocol):
 
     def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]: ...
     def row(self, row: dict[str, Any]) -> None: ...
-    def tick(self, step: int, loss: float) -> None: ...
     def note(self, text: str) -> None: ...
 
 
@@ -121,7 +120,6 @@ def run_loop(
         watch.steps += 1
         if watch.steps > 1:  # the first step of a process warms caches and compilers up
             watch.longest_step = max(watch.longest_step, seconds)
-        recorder.tick(state.step, loss)
 
         val_loss = None
         if state.step == total or _is_due(state.step, config.eval.every_steps):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,8 +31,6 @@ class SilentRecorder:
 
     def row(self, row: dict[str, Any]) -> None: ...
 
-    def tick(self, step: int, loss: float) -> None: ...
-
     def note(self, text: str) -> None: ...
 
 
@@ -49,11 +46,9 @@ class RunRecorder:
         rows: RowWriter,
         attempt_id: str,
         step: int,
-        on_row: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.run_dir, self.config, self.placement = run_dir, config, placement
         self.ledger, self.rows = ledger, rows
-        self._on_row = on_row
         self._guard = BudgetGuard(config.budget, ledger)
         self._flops_per_token = flops_per_token(config.model)
         # Workers on a GPU let fp32 matmuls run as TF32.
@@ -84,11 +79,6 @@ class RunRecorder:
             "time": time.time(),
         }
         self.rows.append(full)
-        if self._on_row is not None:
-            self._on_row(full)
-
-    def tick(self, step: int, loss: float) -> None:
-        return None
 
     def note(self, text: str) -> None:
         self._event(note=text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,10 +109,6 @@ def read_outcome(run_dir: Path) -> dict[str, Any] | None:
         return json.loads((run_dir / OUTCOME_FILE).read_text())
     except (OSError, ValueError):
         return None
-
-
-def remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _cannot_write(run_dir: Path, error: OSError) -> RunFailure:

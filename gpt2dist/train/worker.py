@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -59,23 +59,19 @@ class Job:
         return from_tree(self.config_tree, "the driver")
 
 
-def train_rank(
-    job: Job, local_rank: int = 0, on_row: Callable[[dict[str, Any]], None] | None = None
-) -> Ending:
+def train_rank(job: Job, local_rank: int = 0) -> Ending:
     """Train this rank's share of the run to its end; every rank returns the same ending.
 
     How it ended is written to the run folder, also before BadInput and RunFailure are raised.
     """
     try:
-        return _train_rank(job, local_rank, on_row)
+        return _train_rank(job, local_rank)
     except (BadInput, RunFailure) as error:
         _record_failure(Path(job.run_dir), error)
         raise
 
 
-def _train_rank(
-    job: Job, local_rank: int, on_row: Callable[[dict[str, Any]], None] | None
-) -> Ending:
+def _train_rank(job: Job, local_rank: int) -> Ending:
     control = Control()
     config, run_dir = job.config, Path(job.run_dir)
     placement = replace(job.placement, local_rank=local_rank)
@@ -85,7 +81,7 @@ def _train_rank(
             # A killed driver's workers may live for a few seconds more.
             stack.enter_context(run_folder.locked(run_dir / ".rank0.lock", wait_seconds=60))
         dataset = load_dataset_folder(Path(job.dataset_dir))
-        recorder, resumed = _open_records(job, config, placement, control, stack, on_row)
+        recorder, resumed = _open_records(job, config, placement, control, stack)
         try:
             start_step = resumed.state.step if resumed else 0
             plan = StreamPlan(
@@ -132,7 +128,6 @@ def _open_records(
     placement: Placement,
     control: Control,
     stack: ExitStack,
-    on_row: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[RunRecorder | SilentRecorder, Checkpoint | None]:
     """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
     run_dir = Path(job.run_dir)
@@ -161,7 +156,7 @@ def _open_records(
     rows = RowWriter(run_dir / ROWS_FILE, resumed.state.step if resumed else None)
     stack.callback(rows.close)
     step = resumed.state.step if resumed else 0
-    recorder = RunRecorder(run_dir, config, placement, ledger, rows, job.attempt_id, step, on_row)
+    recorder = RunRecorder(run_dir, config, placement, ledger, rows, job.attempt_id, step)
     for note in notes:
         recorder.note(note)
     if resumed is not None:

@@ -45,9 +45,9 @@ class Command:
         number = len(list(scratch.glob("*.stdout")))
         self._out, self._err = scratch / f"{number}.stdout", scratch / f"{number}.stderr"
         self._out.touch()
-        self.process = _forks.Process(
-            target=_run, args=(words, str(self._out), str(self._err), file_limit_bytes)
-        )
+        arguments = (words, str(self._out), str(self._err), file_limit_bytes)
+        # A daemon ends with the tests, even when one of them fails while it runs.
+        self.process = _forks.Process(target=_run, args=arguments, daemon=True)
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid

@@ -170,7 +170,7 @@ def test_a_dollar_budget_is_never_passed(runs, tiny, undisturbed):
     probe = Command(runs, *words, "--name", "probe", "budget.tokens=1024").ends_with(0)
     assert summary_of(runs / "probe")["ended"] == "budget", probe.stdout
     start_usd = summary_of(runs / "probe")["usd"]
-    limit = 1.5 * start_usd + 2
+    limit = 2 * start_usd + 3
     Command(runs, *words, "--name", "usd", f"budget.usd={limit}").ends_with(0)
     summary = summary_of(runs / "usd")
     assert summary["ended"] == "budget"

@@ -78,20 +78,25 @@ class Driver:
         return self.process.wait(DEADLINE_SECONDS)
 
     def left_over(self) -> list[psutil.Process]:
-        """Processes that stay although they had time to leave."""
-        _, alive = psutil.wait_procs(self.family, timeout=60)
-        return alive
+        """Processes that stay although they had time to leave; zombies have left."""
+        _, there = psutil.wait_procs(self.family, timeout=60)
+        return [process for process in there if _words(process)]
 
 
 def _words(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
-    except psutil.NoSuchProcess:
+    except psutil.NoSuchProcess:  # also a zombie
         return []
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, shards) -> Story:
+def story(tmp_path_factory, shards, request) -> Story:
+    def drive() -> Driver:
+        driver = Driver(runs, words)
+        request.addfinalizer(driver.process.kill)  # should the story break off
+        return driver
+
     runs = tmp_path_factory.mktemp("ray-runs")
     local = ["train", "debug", "--local", *SAME_RUN, f"data.source={shards}", "--name", "local"]
     reference = Command(runs, *local, f"paths.runs={runs}")
@@ -100,20 +105,20 @@ def story(tmp_path_factory, shards) -> Story:
              f"track.uri=sqlite:///{runs / 'mlflow.db'}"]  # fmt: skip
     run_dir = runs / "ray"
 
-    stopped = Driver(runs, words)
+    stopped = drive()
     stopped.wait_for_step(run_dir, 30)
     stopped.process.send_signal(signal.SIGTERM)
     stopped_code = stopped.wait()
     stopped_step = summary_of(run_dir)["resume_step"]
     mlflow_id = json.loads((run_dir / "mlflow.json").read_text())["run_id"]
 
-    killed = Driver(runs, words)
+    killed = drive()
     killed.wait_for_step(run_dir, 110)
     killed.process.kill()
     killed.wait()
     mlflow_id_after_kill = json.loads((run_dir / "mlflow.json").read_text())["run_id"]
 
-    last = Driver(runs, words)
+    last = drive()
     last.wait_for_step(run_dir, 190)
     worker_killed_after_step = last_step(run_dir)
     last.kill_a_worker()
