@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,16 @@ def prepare(
         todo = [i for i in range(len(units)) if i not in done]
         run = run_here(job, units, todo) if local else run_on_ray(job, units, todo, workers)
         report = Report(units, done, progress or (lambda state: None))
-        for result in run:
-            if not files_present(job.out, result):
-                raise RunFailure(
-                    f"{out}: the files of unit {result.index} are not on this machine; "
-                    "a cluster needs a folder that all its machines share"
-                )
-            done[result.index] = result
-            report(done)
+        # Closed on the way out of any error: Ray has to stop before the interpreter does.
+        with contextlib.closing(run):
+            for result in run:
+                if not files_present(job.out, result):
+                    raise RunFailure(
+                        f"{out}: the files of unit {result.index} are not on this machine; "
+                        "a cluster needs a folder that all its machines share"
+                    )
+                done[result.index] = result
+                report(done)
         return finish(data, str(out), started, [done[i] for i in range(len(units))])
 
 
@@ -98,7 +100,7 @@ def _refuse_foreign(out: Path) -> None:
         raise BadInput(f"{out} is not empty and not a dataset folder; name another folder")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _only_one(out: Path) -> Iterator[None]:
     """Holds the folder against a second preparation; the lock ends with the process."""
     folder = out / UNFINISHED

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from gpt2dist.data.files import first_line
 from gpt2dist.data.ray_session import quiet_context, ray_session
@@ -16,7 +16,9 @@ from gpt2dist.data.units import Unit
 from gpt2dist.errors import BadInput, RunFailure
 
 
-def run_here(job: Job, units: Sequence[Unit], todo: Sequence[int]) -> Iterator[Finished]:
+def run_here(
+    job: Job, units: Sequence[Unit], todo: Sequence[int]
+) -> Generator[Finished, None, None]:
     """Tokenises the units with these indices one after the other, without Ray."""
     for index in todo:
         yield tokenize_unit(job, index, units[index])
@@ -24,7 +26,7 @@ def run_here(job: Job, units: Sequence[Unit], todo: Sequence[int]) -> Iterator[F
 
 def run_on_ray(
     job: Job, units: Sequence[Unit], todo: Sequence[int], workers: int | None
-) -> Iterator[Finished]:
+) -> Generator[Finished, None, None]:
     """Tokenises the units with these indices, at most `workers` at once, as each one finishes.
 
     Raises what a task raised as BadInput or RunFailure; any other end of a task is a RunFailure.
