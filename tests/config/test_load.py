@@ -95,7 +95,7 @@ BAD = [
     ("model.heads=3", "model.width=128 is not a multiple of model.heads=3; nearest: 126 or 129"),
     ("train.batch_tokens=5000", "not a multiple of model.context=256; nearest: 4,864 or 5,120"),
     ("data.tokenizer=bytes", "model.vocab=50257 does not match data.tokenizer=bytes"),
-    ("optim.warmup_steps=9999", "is longer than the run of 150 steps"),
+    ("optim.warmup_steps=9999", "is longer than the run of 64 steps"),
     ("cluster.watts=300", "needs cluster.usd_per_kwh"),
     ("budget.usd=0", "budget.usd=0.0 must be a positive number"),
     ("nonsense", "write section.key=value"),

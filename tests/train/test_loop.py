@@ -21,7 +21,7 @@ from gpt2dist.train.placement import Machine, solve
 CONTEXT, SEQUENCES = 8, 4
 WORDS = ["model.layers=1", "model.heads=2", "model.width=8", f"model.context={CONTEXT}",
          f"train.batch_tokens={SEQUENCES * CONTEXT}", "optim.warmup_steps=2",
-         "checkpoint.every_steps=10", "eval.every_steps=10",
+         "track.every_steps=5", "checkpoint.every_steps=10", "eval.every_steps=10",
          "eval.sample_every_steps=25"]  # fmt: skip
 
 
