@@ -196,9 +196,14 @@ class DamagedCheckpointError(Exception):
     """A checkpoint folder that must not be loaded."""
 
 
-def prune(run_dir: Path, keep_last: int, keep_best: bool) -> None:
-    """Remove all but the newest `keep_last` checkpoints and the best one."""
-    folders = list_checkpoints(run_dir)
+def prune(run_dir: Path, keep_last: int, keep_best: bool, *, at_step: int) -> None:
+    """Remove all but the newest `keep_last` checkpoints and the best one.
+
+    `at_step` is the step just saved. Later ones were damaged and rolled back: they stay as they
+    are and never count, or they would push out the only whole one.
+    """
+    newest = f"step-{at_step:08d}"
+    folders = [folder for folder in list_checkpoints(run_dir) if folder.name <= newest]
     kept = set(folders[:keep_last])
     champion = best(run_dir) if keep_best else None
     if champion is not None:

@@ -237,7 +237,8 @@ def _duties(
         state = replace(state, loss_scale=engine.loss_scale)
         checkpoint.save(run_dir, engine, state, control.gather)
         if control.rank == 0:
-            checkpoint.prune(run_dir, config.checkpoint.keep_last, config.checkpoint.keep_best)
+            kept = config.checkpoint
+            checkpoint.prune(run_dir, kept.keep_last, kept.keep_best, at_step=state.step)
 
     return Duties(evaluate=evaluate, sample=sample, save=save)
 

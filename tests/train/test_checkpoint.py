@@ -112,10 +112,17 @@ def test_pruning_keeps_the_newest_and_the_best(two_checkpoints):
         record = json.loads((base / f"step-{step:08d}" / "state.json").read_text())
         record["state"].update(step=step, val_loss=val_loss)
         (base / f"step-{step:08d}" / "state.json").write_text(json.dumps(record))
-    checkpoint.prune(two_checkpoints, keep_last=2, keep_best=True)
+    checkpoint.prune(two_checkpoints, keep_last=2, keep_best=True, at_step=8)
     kept = [folder.name for folder in checkpoint.list_checkpoints(two_checkpoints)]
     assert kept == ["step-00000008", "step-00000007", "step-00000005"]
     assert checkpoint.best(two_checkpoints).state.step == 5
+
+
+def test_a_damaged_later_checkpoint_never_pushes_out_the_whole_one(two_checkpoints):
+    """Step 4 is damaged, the run went on from before it and has just saved step 3 again."""
+    damage_flip(two_checkpoints / "checkpoints" / "step-00000004")
+    checkpoint.prune(two_checkpoints, keep_last=1, keep_best=False, at_step=3)
+    assert checkpoint.newest_valid(two_checkpoints, lambda note: None).state.step == 3
 
 
 def test_leftovers_of_an_interrupted_save_never_count(two_checkpoints):
