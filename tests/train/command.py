@@ -25,6 +25,7 @@ TINY = [
     "cluster.device=cpu", "cluster.precision=fp32", "cluster.micro_batch=2",
     "checkpoint.every_steps=20", "eval.every_steps=20", "eval.tokens=1024",
     "eval.sample_every_steps=60", "eval.sample_tokens=16", "eval.sample_prompt=the ",
+    "track.every_steps=5",
 ]  # fmt: skip
 
 _forks = multiprocessing.get_context("forkserver")
