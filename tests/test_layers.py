@@ -10,6 +10,7 @@ import gpt2dist
 PACKAGE = Path(gpt2dist.__file__).parent
 FLOOR = {
     "errors": 0,
+    "human": 0,
     "config": 0,
     "plan": 1,
     "model": 1,
@@ -24,6 +25,7 @@ HEAVY = {"torch", "deepspeed", "ray", "mlflow", "datasets", "tiktoken", "matplot
 ALLOWED = {
     "config": set(),
     "errors": set(),
+    "human": set(),
     "plan": set(),
     "model": {"torch"},
     "data": {"torch", "ray", "tiktoken", "datasets"},

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from gpt2dist.human import human_count, human_duration, usd
+
 REDRAW_SECONDS = 0.1
 PLAIN_SECONDS = 5.0
 BAR_COLUMNS = (24, 16, 10)
@@ -170,37 +172,6 @@ class Progress:
             self._stream.flush()
         except (OSError, ValueError):  # a closed pipe or stream
             self._stream = None
-
-
-def human_duration(seconds: float) -> str:
-    """`45s`, `3m20s`, `2h05m`, `3d04h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def human_count(count: float) -> str:
-    """Three digits and a thousands letter: `950`, `5.32k`, `184k`, `1.24M`, `10.0B`."""
-    value, letters = float(count), ["", "k", "M", "B", "T"]
-    while abs(value) >= 999.5 and len(letters) > 1:
-        value /= 1000
-        letters.pop(0)
-    if letters[0] == "":
-        return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
-    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:.{digits}f}{letters[0]}"
-
-
-def usd(dollars: float) -> str:
-    """`$1,234.50`, `$0.42`; below ten cents two digits that say something: `$0.0042`."""
-    if 0 < dollars < 0.0995:
-        return f"${dollars:.{1 - math.floor(math.log10(dollars))}f}"
-    return f"${dollars:,.2f}"
 
 
 def _is_terminal(stream: TextIO) -> bool:

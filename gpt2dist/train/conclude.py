@@ -12,7 +12,7 @@ from typing import Any
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track.console import human_count, human_duration, usd
+from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.track.ledger import LEDGER_FILE, Account
 from gpt2dist.track.rows import ROWS_FILE, read_rows
 from gpt2dist.track.summary import read_summary, summarize, write_summary

@@ -23,8 +23,9 @@ from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder
 from gpt2dist.data.validation import validation_batches
 from gpt2dist.data.windows import Windows
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.track.console import Progress, human_count
+from gpt2dist.track.console import Progress
 from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train import checkpoint, ray_run, run_folder
 from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow

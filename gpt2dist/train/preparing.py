@@ -10,7 +10,7 @@ from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare import prepare
 from gpt2dist.data.progress import Progress
 from gpt2dist.data.shards import Dataset
-from gpt2dist.track.console import human_count, human_duration
+from gpt2dist.human import human_count, human_duration
 
 LINE_SECONDS = 2.0
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from gpt2dist.track.console import Progress, human_count, human_duration, usd
+from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.track.console import Progress
 
 ROW = {
     "step": 50,
