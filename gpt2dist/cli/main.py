@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from gpt2dist import __version__
-from gpt2dist.cli import commands
+from gpt2dist.cli import commands, plan_command
 from gpt2dist.errors import BadInput, RunFailure
 
 EPILOG = """\
@@ -35,6 +35,28 @@ def parser() -> argparse.ArgumentParser:
     config = verbs.add_parser("config", help="print the resolved config of a recipe")
     _recipe_arguments(config)
     config.set_defaults(run=commands.show_config)
+
+    plan = verbs.add_parser(
+        "plan",
+        help="memory, hours, dollars and loss of a run, before it is paid for",
+        description="Plan a recipe, or `all` four sizes, on given hardware: on=A100-80GB:8, "
+        "on=RTX3090:4, on=A100:8x2 (two nodes), or on=all for every machine for rent. Without "
+        "on= every single GPU is listed.",
+    )
+    _recipe_arguments(plan, "debug, gpt2-124m, ..., a .yaml file, or all")
+    goal = plan.add_mutually_exclusive_group()
+    goal.add_argument("--tokens", type=float, metavar="N", help="train this many tokens")
+    goal.add_argument("--usd", type=float, metavar="X", help="the longest run for these dollars")
+    goal.add_argument("--hours", type=float, metavar="H", help="the longest run in these hours")
+    goal.add_argument("--loss", type=float, metavar="L", help="the run that reaches this loss")
+    plan.add_argument("--spot", action="store_true", help="spot machines only")
+    plan.add_argument("--provider", metavar="P", help="lambda, runpod, vast, gcp or aws")
+    plan.add_argument("--rows", type=int, default=15, metavar="N", help="of a table (15)")
+    plan.add_argument("--json", action="store_true", help="plans as JSON")
+    plan.add_argument(
+        "--probe", action="store_true", help="measure 20 real steps on this machine instead"
+    )
+    plan.set_defaults(run=plan_command.plan)
 
     data = verbs.add_parser("data", help="turn text into token shards, or look at shards")
     data_verbs = data.add_subparsers(dest="data_verb", metavar="COMMAND", required=True)
@@ -108,8 +130,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _recipe_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("recipe", metavar="RECIPE", help="debug, gpt2-124m, ... or a .yaml file")
+def _recipe_arguments(
+    verb: argparse.ArgumentParser, recipes: str = "debug, gpt2-124m, ... or a .yaml file"
+) -> None:
+    verb.add_argument("recipe", metavar="RECIPE", help=recipes)
     verb.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to change")
 
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.files import write_atomically
 from gpt2dist.human import human_count, human_duration, usd
-from gpt2dist.track.files import write_atomically
 
 INK, MUTED, GRID = "#1f2328", "#6e7781", "#e6e8eb"
 TRAIN, VAL, RATE = "#4c78a8", "#d1495b", "#8a6fb0"

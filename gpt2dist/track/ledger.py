@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track.files import write_atomically
+from gpt2dist.files import write_atomically
 
 LEDGER_FILE = "ledger.json"
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"

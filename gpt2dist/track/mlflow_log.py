@@ -106,6 +106,7 @@ class MlflowTracker:
     def _finish(self) -> None:
         self._send()
         assert self._run is not None
+        self._run.send_summary()
         self._run.set_status(self._final_status)
         self._run.send_artifacts()
 
@@ -159,6 +160,7 @@ def sync(run_dir: Path, config: Config, uri: str) -> SyncReport:
         run = MlflowRun(run_dir, config, uri)
         run.describe(config, {}, attempt_id=None)
         sent = run.send_rows(rows)
+        run.send_summary()
         artifacts = run.send_artifacts()
         ended = _ended(run_dir)
         if ended in STATUS_OF_END:

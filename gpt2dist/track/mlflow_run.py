@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt2dist.config.load import flatten, identity, to_tree
 from gpt2dist.config.schema import Config
-from gpt2dist.track.files import write_atomically
+from gpt2dist.files import write_atomically
 from gpt2dist.track.mlflow_quiet import silence_loggers
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row
@@ -22,6 +22,13 @@ from gpt2dist.track.versions import versions
 
 RUN_FILE = "mlflow.json"
 ARTIFACTS = ("config.yaml", "curve.png", "samples.txt", "summary.json")
+SUMMARY_METRICS = {
+    "final_val_loss": "final_val_loss",
+    "best_val_loss": "best_val_loss",
+    "total_usd": "usd",
+    "total_seconds": "seconds",
+}
+PREDICTED = ("tokens_per_s", "peak_gib", "hours", "usd", "val_loss")
 STATUS_OF_END = {
     "finished": "FINISHED",
     "budget": "FINISHED",
@@ -110,6 +117,29 @@ class MlflowRun:
         if sent_rows:
             self._remember()
         return sent_rows
+
+    def send_summary(self) -> None:
+        """Logs what the run came to as metrics at its last step: loss, dollars, predictions."""
+        from mlflow.entities import Metric
+
+        path = self._run_dir / "summary.json"
+        if not path.is_file():
+            return
+        summary = json.loads(path.read_text())
+        values = {key: summary.get(field) for key, field in SUMMARY_METRICS.items()}
+        predicted = summary.get("predicted") or {}
+        values |= {f"predicted_{name}": predicted.get(name) for name in PREDICTED}
+        step, now = summary.get("steps", 0), time.time_ns() // 1_000_000
+        known = self._steps_by_key
+        metrics = [
+            Metric(key=key, value=float(value), timestamp=now, step=step)
+            for key, value in values.items()
+            if value is not None and step not in known.get(key, set())
+        ]
+        if metrics:
+            self._client.log_batch(self.run_id, metrics=metrics)
+        for metric in metrics:
+            known.setdefault(metric.key, set()).add(step)
 
     def send_artifacts(self) -> list[str]:
         """Uploads the files of the run that exist; the same names again replace the old ones."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track.files import write_atomically
+from gpt2dist.files import write_atomically
 
 Row = dict[str, Any]
 

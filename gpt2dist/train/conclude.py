@@ -17,6 +17,7 @@ from gpt2dist.track.ledger import LEDGER_FILE, Account
 from gpt2dist.track.rows import ROWS_FILE, read_rows
 from gpt2dist.track.summary import read_summary, summarize, write_summary
 from gpt2dist.train import checkpoint, run_folder
+from gpt2dist.train.predicted import errors
 from gpt2dist.train.recorder import StopOnSignal
 from gpt2dist.train.worker import Job
 
@@ -121,6 +122,8 @@ def conclude(
         workers=job.placement.workers,
         precision=job.placement.precision,
     )
+    summary["predicted"] = job.predicted
+    summary["prediction_error"] = errors(job.predicted, summary)
     newest = checkpoint.list_checkpoints(run_dir)
     if newest:
         summary["resume_step"] = int(newest[0].name.removeprefix("step-"))

@@ -30,6 +30,7 @@ from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train import checkpoint, ray_run, run_folder
 from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow
 from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.predicted import prediction
 from gpt2dist.train.preparing import prepare_aloud
 from gpt2dist.train.recorder import StopOnSignal
 from gpt2dist.train.watch import Watcher
@@ -76,6 +77,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         usd_per_hour=usd_per_hour,
         price_source=price_source,
         use_ray=not launch.local,
+        predicted=prediction(config, placement, (usd_per_hour, price_source)),
     )
     with run_folder.locked(run_dir / run_folder.DRIVER_LOCK, wait_seconds=5):
         run_folder.claim(run_dir, config)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.memory import Precision, largest_micro_batch
+from gpt2dist.plan.layout import Layout, Precision
+from gpt2dist.plan.memory import HEADROOM, micro_batch_for
 
 CPU_MICRO_TOKENS = 4096
 "Tokens of a CPU micro-batch: larger ones leave the caches and gain nothing."
@@ -169,16 +170,15 @@ def _batches(
         if free is None:
             micro = _largest_divisor(share, max(1, CPU_MICRO_TOKENS // context))
         else:
-            micro = largest_micro_batch(
-                config.model,
-                share,
-                free,
+            layout = Layout(
+                gpus_per_node=workers,
                 precision=precision,
                 mixed_precision=config.cluster.mixed_precision,
+                kernels="eager" if config.cluster.compile is False else "compiled",
                 zero_stage=config.zero.stage,
-                world=workers,
                 recompute=config.cluster.recompute,
             )
+            micro = micro_batch_for(config.model, layout, free * (1 - HEADROOM), share)
     elif share % micro:
         raise BadInput(
             f"cluster.micro_batch={micro} does not divide the {share} sequences of a worker "

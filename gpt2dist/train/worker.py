@@ -10,7 +10,7 @@ import socket
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Job:
     usd_per_hour: float
     price_source: str
     use_ray: bool
+    predicted: dict[str, Any] = field(default_factory=dict)
+    "By the planner, before the run began."
 
     @property
     def config(self) -> Config:

@@ -1,0 +1,110 @@
+"""How far off are loss predictions for published runs that the offsets have not seen?
+
+    python benchmarks/loss_accuracy.py [--write]
+
+Every group of runs (one hand, or one model size of the open_lm sweep) is left out in turn, offset
+and interval are taken from the others, and its finals are predicted. `--write` puts the tables
+into docs/planner-loss.md, where a test compares them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2dist.plan.loss import Z80
+from gpt2dist.plan.loss_law import EPOCH
+from gpt2dist.plan.loss_table import PublishedLoss, fit_offsets, published_losses
+
+DOCS = Path(__file__).parent.parent / "docs" / "planner-loss.md"
+BEGIN, END = "<!-- begin: loss_accuracy.py -->", "<!-- end: loss_accuracy.py -->"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    row: PublishedLoss
+    predicted: float
+    half_width: float
+    "Of the 80 % interval."
+
+    @property
+    def error(self) -> float:
+        return self.predicted - self.row.loss
+
+    @property
+    def covered(self) -> bool:
+        return abs(self.error) <= self.half_width
+
+
+def leave_groups_out() -> list[HeldOut]:
+    rows = published_losses()
+    held_out = []
+    for group in sorted({row.group for row in rows}):
+        offsets = fit_offsets([row for row in rows if row.group != group])
+        for row in rows:
+            if row.group == group and (offset := offsets.get(row.dataset)):
+                predicted = EPOCH.loss(row.params, row.tokens) + offset.nats
+                sigma = offset.far_sigma if row.far else offset.sigma
+                held_out.append(HeldOut(row, predicted, Z80 * sigma))
+    return held_out
+
+
+def tables() -> str:
+    held_out = leave_groups_out()
+    near = [h for h in held_out if h.row.far is None]
+    lines = [
+        "| text | tokens of | runs | groups | median error | RMS error | in the 80 % interval |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dataset in sorted({h.row.dataset for h in near}):
+        lines.append(_summary(dataset, [h for h in near if h.row.dataset == dataset]))
+    lines.append(_summary("all of these", near))
+    gpt2 = [h for h in near if h.row.tokenizer == "GPT-2"]
+    lines.append(_summary("those in GPT-2 tokens", gpt2))
+    lines.append(
+        _summary("far from these, flagged as unreliable", [h for h in held_out if h.row.far])
+    )
+    lines += [
+        "",
+        "| held out | parameters | tokens | text | published | predicted | 80 % interval | error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for h in sorted(gpt2, key=lambda h: (h.row.dataset, h.row.params, h.row.tokens, h.row.id)):
+        lines.append(
+            f"| {h.row.id} | {h.row.params / 1e6:,.0f}M | {h.row.tokens / 1e9:.1f}B | "
+            f"{h.row.dataset} | {h.row.loss:.3f} | {h.predicted:.3f} | "
+            f"{h.predicted - h.half_width:.2f} to {h.predicted + h.half_width:.2f} | "
+            f"{h.error:+.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _summary(name: str, held_out: list[HeldOut]) -> str:
+    errors = [abs(h.error) for h in held_out]
+    rms = statistics.fmean(e * e for e in errors) ** 0.5
+    covered = sum(h.covered for h in held_out)
+    tokenizers = " and ".join(sorted({h.row.tokenizer for h in held_out}))
+    return (
+        f"| {name} | {tokenizers} | {len(held_out)} | {len({h.row.group for h in held_out})} | "
+        f"{statistics.median(errors):.3f} | {rms:.3f} | "
+        f"{covered} of {len(held_out)} ({covered / len(held_out):.0%}) |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"also put them into {DOCS.name}")
+    arguments = parser.parse_args()
+    text = tables()
+    print(text)
+    if arguments.write:
+        page = DOCS.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        after = rest.split(END)[1]
+        DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""`gpt2dist plan`: questions in, priced plans out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2dist.errors import BadInput
+
+if TYPE_CHECKING:
+    from gpt2dist.config.schema import Config
+    from gpt2dist.plan.goals import Goal
+    from gpt2dist.plan.loss import OwnFit
+    from gpt2dist.plan.planner import Plan
+    from gpt2dist.plan.ranking import Refused
+
+SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print one plan, or a table of them."""
+    from gpt2dist.config.load import resolve
+    from gpt2dist.plan.goals import Goal, check_goal
+    from gpt2dist.plan.own_fit import OWN_FIT_FILE, load_own_fit
+
+    on, overrides = split_on(arguments.overrides)
+    recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
+    configs = [resolve(recipe, overrides) for recipe in recipes]
+    goal = Goal(arguments.tokens, arguments.usd, arguments.hours, arguments.loss)
+    check_goal(goal)
+    if arguments.rows < 1:
+        raise BadInput(f"--rows {arguments.rows} must be at least 1")
+    own_fit = load_own_fit(Path(configs[0].paths.runs) / OWN_FIT_FILE)
+    if arguments.probe:
+        return _probe(arguments, configs, on, goal, own_fit)
+    if on == "all" or len(configs) > 1 or on is None:
+        plans, refused = _many(arguments, configs, on, goal, own_fit)
+        return _print_table(arguments, plans, refused, configs[0], own_fit)
+    one = _one(arguments, configs[0], on, goal, own_fit)
+    return _print_one(arguments, one, configs[0], own_fit)
+
+
+def split_on(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The hardware of `on=...` (None without it) and the other words."""
+    named = [word.removeprefix("on=") for word in words if word.startswith("on=")]
+    if len(named) > 1:
+        raise BadInput(f"on={named[0]} and on={named[1]}: give one, or on=all")
+    return (named[0] if named else None), [word for word in words if not word.startswith("on=")]
+
+
+def _one(
+    arguments: argparse.Namespace, config: Config, on: str, goal: Goal, own_fit: OwnFit | None
+) -> Plan:
+    from gpt2dist.plan.goals import plan_for
+    from gpt2dist.plan.hardware import parse_on
+    from gpt2dist.plan.planner import offer_for, plan_run
+
+    hardware = parse_on(on)
+    offer = offer_for(config, hardware, spot=arguments.spot, provider=arguments.provider)
+    return plan_for(
+        config,
+        goal,
+        lambda c: plan_run(c, hardware, offer, spot=arguments.spot, own_fit=own_fit),
+        own_fit=own_fit,
+    )
+
+
+def _many(
+    arguments: argparse.Namespace,
+    configs: Sequence[Config],
+    on: str | None,
+    goal: Goal,
+    own_fit: OwnFit | None,
+) -> tuple[list[Plan], list[Refused]]:
+    from gpt2dist.plan import ranking
+    from gpt2dist.plan.hardware import parse_on
+
+    spot = True if arguments.spot else None
+    if on == "all":
+        return ranking.everywhere(
+            configs, goal, spot=spot, provider=arguments.provider, own_fit=own_fit
+        )
+    if on is None:
+        return ranking.single_gpus(
+            configs, goal, spot=spot, provider=arguments.provider, own_fit=own_fit
+        )
+    return ranking.on_one(
+        configs,
+        parse_on(on),
+        goal,
+        spot=arguments.spot,
+        provider=arguments.provider,
+        own_fit=own_fit,
+    )
+
+
+def _probe(
+    arguments: argparse.Namespace,
+    configs: Sequence[Config],
+    on: str | None,
+    goal: Goal,
+    own_fit: OwnFit | None,
+) -> int:
+    if len(configs) > 1 or on is not None:
+        raise BadInput("--probe measures one recipe on this machine: give no on= and not `all`")
+    from gpt2dist.train.probe import probe_plan
+
+    plan = probe_plan(configs[0], goal, own_fit, lambda text: print(text, file=sys.stderr))
+    return _print_one(arguments, plan, configs[0], own_fit)
+
+
+def _print_one(
+    arguments: argparse.Namespace, plan: Plan, config: Config, own_fit: OwnFit | None
+) -> int:
+    from gpt2dist.plan.describe import as_json, compute_optimal_line, describe
+
+    if arguments.json:
+        print(json.dumps(as_json(plan), indent=2))
+        return 0
+    print(describe(plan))
+    if plan.loss is not None:
+        print(f"         {compute_optimal_line(plan, config.data.source, own_fit)}")
+    if plan.runs:
+        words = " ".join(plan.settings())
+        print(f"train    gpt2dist train {arguments.recipe} {words}")
+    return 0
+
+
+def _print_table(
+    arguments: argparse.Namespace,
+    plans: Sequence[Plan],
+    refused: Sequence[Refused],
+    config: Config,
+    own_fit: OwnFit | None,
+) -> int:
+    from gpt2dist.plan.describe import as_json, refusals, table
+
+    if arguments.json:
+        print(json.dumps([as_json(plan) for plan in plans], indent=2))
+        return 0
+    if plans:
+        print(table(plans, arguments.rows, equal_hours=arguments.hours is not None))
+    if refused and (not plans or len(plans) < arguments.rows):
+        print(refusals(refused))
+    if not plans:
+        raise BadInput("nothing of what was asked for is possible; the lines above say why")
+    return 0

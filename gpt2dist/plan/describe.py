@@ -1,0 +1,239 @@
+"""Plans as people and programs read them: text, a table, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.plan.costs import JobCost
+from gpt2dist.plan.loss import OwnFit, compute_optimal
+from gpt2dist.plan.planner import Plan
+from gpt2dist.plan.ranking import Refused, quickest
+
+UNKNOWN = "unknown"
+
+
+def describe(plan: Plan) -> str:
+    """One plan, priced, for a terminal."""
+    return "\n".join([*_what(plan), *_memory(plan), *_speed(plan), *_money(plan), *_loss(plan)])
+
+
+def compute_optimal_line(plan: Plan, source: str, own_fit: OwnFit | None = None) -> str:
+    """The size and length at which the plan's compute would reach the lowest loss."""
+    flops = 6.0 * plan.params * plan.tokens
+    params, tokens = compute_optimal(flops, source, own_fit=own_fit)
+    return (
+        f"for this compute the lowest loss comes from about {human_count(params)} parameters "
+        f"and {human_count(tokens)} tokens"
+    )
+
+
+def table(plans: Sequence[Plan], limit: int | None = None, *, equal_hours: bool = False) -> str:
+    """One line per plan, in the order given; the quickest is marked unless all take the same."""
+    fastest = None if equal_hours else quickest(plans)
+    head = ("recipe", "on", "offer", "$/h", "tokens", "hours", "dollars", "loss", "memory", "with")
+    rows = [head]
+    shown = list(plans[:limit])
+    if fastest is not None and not any(plan is fastest for plan in shown):
+        shown.append(fastest)
+    for plan in shown:
+        offer = plan.offer
+        rows.append(
+            (
+                plan.recipe,
+                _machine(plan),
+                f"{offer.provider}{' spot' if offer.spot else ''}" if offer else UNKNOWN,
+                f"{plan.usd_per_hour:.2f}" if plan.usd_per_hour is not None else UNKNOWN,
+                human_count(plan.tokens),
+                _hours(plan.hours) + (" *" if plan is fastest else ""),
+                usd(plan.usd) if plan.usd is not None else UNKNOWN,
+                f"{plan.val_loss:.2f}" if plan.val_loss is not None else UNKNOWN,
+                f"{plan.peak_gib:.0f} of {plan.gpu_memory_gib:.0f} GiB",
+                ", ".join(measure.name for measure in plan.measures) or "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    ]
+    if len(plans) > len(shown):
+        lines.append(f"... {len(plans) - len(shown)} more; --rows shows them")
+    if fastest is not None:
+        lines.append("* the fewest hours")
+    return "\n".join(lines)
+
+
+def refusals(refused: Sequence[Refused], limit: int = 8) -> str:
+    """Why combinations are missing from a table."""
+    lines = [f"not possible: {r.recipe} on {r.on}: {r.reason}" for r in refused[:limit]]
+    if len(refused) > limit:
+        lines.append(f"... and {len(refused) - limit} more that are not possible")
+    return "\n".join(lines)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data; the names of its fields are kept stable."""
+    offer, cost = plan.offer, plan.cost
+    return {
+        "recipe": plan.recipe,
+        "params": plan.params,
+        "flops_per_token": plan.flops_per_token,
+        "tokens": plan.tokens,
+        "steps": plan.steps,
+        "gpu": plan.gpu,
+        "gpus": plan.gpus,
+        "nodes": plan.nodes,
+        "fits": plan.fits,
+        "runs": plan.runs,
+        "peak_gib": plan.peak_gib,
+        "gpu_memory_gib": plan.gpu_memory_gib,
+        "memory": vars(plan.memory),
+        "micro_batch": plan.micro_batch,
+        "largest_micro_batch": plan.largest_micro_batch,
+        "grad_accum": plan.grad_accum,
+        "zero_stage": plan.zero_stage,
+        "precision": plan.layout.precision,
+        "recompute": plan.layout.recompute,
+        "kernels": plan.layout.kernels,
+        "measures": [vars(measure) for measure in plan.measures],
+        "tokens_per_s": plan.tokens_per_s,
+        "tokens_per_s_range": plan.tokens_per_s_range,
+        "mfu": plan.mfu,
+        "measured": plan.measured,
+        "hours": plan.hours,
+        "hours_by_phase": phases(cost) if cost else None,
+        "usd": plan.usd,
+        "usd_range": plan.usd_range,
+        "usd_per_hour": plan.usd_per_hour,
+        "offer": vars(offer) if offer else None,
+        "val_loss": plan.val_loss,
+        "val_loss_range": plan.val_loss_range,
+        "val_loss_basis": plan.loss.basis if plan.loss else None,
+        "settings": plan.settings(),
+    }
+
+
+def phases(cost: JobCost) -> dict[str, float]:
+    """Hours by phase, in the order in which they pass."""
+    return {
+        "setup": cost.setup_hours,
+        "data": cost.data_hours,
+        "compile": cost.compile_hours,
+        "train": cost.train_hours,
+        "evaluate": cost.eval_hours,
+        "checkpoints": cost.checkpoint_hours,
+        "lost": cost.lost_hours,
+    }
+
+
+def _what(plan: Plan) -> list[str]:
+    return [
+        f"{plan.recipe}: {human_count(plan.params)} parameters, {human_count(plan.tokens)} tokens "
+        f"in {plan.steps:,} steps, {plan.flops_per_token / 1e9:.2f} GFLOPs a token, "
+        f"on {_machine(plan)}"
+    ]
+
+
+def _memory(plan: Plan) -> list[str]:
+    memory, room = plan.memory, plan.gpu_memory_gib
+    terms = [
+        (name.removesuffix("_gib"), value)
+        for name, value in vars(memory).items()
+        if name.endswith("_gib") and name != "host_gib" and value >= 0.005
+    ]
+    parts = " + ".join(f"{name} {value:.2f}" for name, value in terms)
+    spare = room - plan.peak_gib
+    if not plan.fits and plan.measures:
+        verdict = f"fits with the measures below, {spare:.1f} GiB to spare"
+    elif spare >= 0:
+        verdict = f"fits, {spare:.1f} GiB to spare"
+    else:
+        verdict = f"does not fit: {-spare:.1f} GiB too much"
+    if plan.measured_peak_gib is not None:
+        return [f"memory   {plan.peak_gib:.1f} of {room:.1f} GiB, measured here", *_batch(plan)]
+    lines = [f"memory   {memory.peak_gib:.1f} of {room:.1f} GiB a GPU, {verdict}"]
+    lines.append(f"         {parts} GiB")
+    if memory.host_gib:
+        lines.append(f"         and {memory.host_gib:.0f} GiB of host memory a machine")
+    lines += _batch(plan)
+    if not plan.fits and plan.measures:
+        lines.append("         does not fit as configured; it does with:")
+        for measure in plan.measures:
+            how = measure.setting or "arithmetic only, `gpt2dist train` does not offer it"
+            lines.append(
+                f"         - {measure.name} ({how}): saves {measure.saves_gib:.1f} GiB, "
+                f"{measure.speed:.2f} x the speed{'; ' + measure.note if measure.note else ''}"
+            )
+    elif not plan.fits:
+        lines.append("         no measure makes it fit: take a larger GPU or more of them")
+    return lines
+
+
+def _batch(plan: Plan) -> list[str]:
+    layout = plan.layout
+    line = (
+        f"batch    micro-batch {layout.micro_batch} x {layout.accumulation} accumulated x "
+        f"{plan.gpus} device{'s' if plan.gpus > 1 else ''}, {layout.precision}, ZeRO "
+        f"{layout.zero_stage}{', recomputation' if layout.recompute else ''}, "
+        f"{layout.kernels} kernels"
+    )
+    if plan.measured_peak_gib is None:
+        line += f"; largest micro-batch that fits: {plan.largest_micro_batch}"
+    return [line]
+
+
+def _speed(plan: Plan) -> list[str]:
+    speed = plan.throughput
+    if speed is None:
+        return []
+    how = "measured here" if plan.measured else f"{_k(speed.low)} to {_k(speed.high)}"
+    return [
+        f"speed    {_k(speed.tokens_per_s)} tokens/s ({how})"
+        + (f", MFU {100 * speed.mfu:.0f} %" if speed.mfu is not None else "")
+        + f"; a step takes {speed.step_seconds:.2f} s"
+    ]
+
+
+def _money(plan: Plan) -> list[str]:
+    cost = plan.cost
+    if cost is None:
+        return []
+    parts = ", ".join(
+        f"{name} {_hours(hours)}" for name, hours in phases(cost).items() if hours >= 0.005
+    )
+    lines = [f"time     {_hours(cost.hours)}: {parts}"]
+    offer = plan.offer
+    if offer is None:
+        lines.append(
+            f"money    no price is known for {_machine(plan)}; cluster.usd_per_hour=... sets one, "
+            "or cluster.watts=... with cluster.usd_per_kwh=..."
+        )
+        return lines
+    low, high = plan.usd_range or (cost.usd, cost.usd)
+    lines.append(
+        f"money    {usd(cost.usd)} ({usd(low)} to {usd(high)}) at ${plan.usd_per_hour:.2f}/h: "
+        f"{plan.nodes} x {offer.provider} {offer.instance}{' spot' if offer.spot else ''}"
+        f"{', ' + offer.region if offer.region else ''} ({offer.source})"
+    )
+    return lines
+
+
+def _loss(plan: Plan) -> list[str]:
+    if plan.loss is None:
+        return ["loss     unknown: no published run learns from this text, and no fit of your own"]
+    loss = plan.loss
+    return [f"loss     {loss.loss:.2f} ({loss.low:.2f} to {loss.high:.2f}); {loss.basis}"]
+
+
+def _machine(plan: Plan) -> str:
+    count = f":{plan.gpus // plan.nodes}" if plan.gpus > 1 else ""
+    return f"{plan.gpu}{count}{f'x{plan.nodes}' if plan.nodes > 1 else ''}"
+
+
+def _hours(hours: float | None) -> str:
+    return UNKNOWN if hours is None else human_duration(3600 * hours)
+
+
+def _k(count: float) -> str:
+    return human_count(count)

@@ -1,0 +1,113 @@
+"""Plans asked backwards: how far do these dollars, these hours go; what does this loss take?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput
+from gpt2dist.plan.arithmetic import parameters
+from gpt2dist.plan.loss import OwnFit, tokens_for_loss
+from gpt2dist.plan.planner import Plan
+
+MOST_STEPS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Goal:
+    """At most one of the four; none keeps the config's own length."""
+
+    tokens: float | None = None
+    usd: float | None = None
+    hours: float | None = None
+    loss: float | None = None
+
+    @property
+    def given(self) -> list[str]:
+        return [name for name, value in vars(self).items() if value is not None]
+
+
+def check_goal(goal: Goal) -> None:
+    """Raises BadInput when there are two goals, or one that is not a positive number."""
+    names = goal.given
+    if len(names) > 1:
+        raise BadInput(f"--{names[0]} and --{names[1]} both set the run's length; give one")
+    for name in names:
+        value = getattr(goal, name)
+        if not 0 < value < float("inf"):
+            raise BadInput(f"--{name} {value:g} must be a positive number")
+
+
+def plan_for(
+    config: Config,
+    goal: Goal,
+    plan_of: Callable[[Config], Plan],
+    *,
+    own_fit: OwnFit | None = None,
+) -> Plan:
+    """The longest run that keeps within the goal's dollars or hours, or the one that it takes.
+
+    `plan_of` prices a config on fixed hardware. Raises BadInput when the goal cannot be met:
+    not even one evaluation for these dollars, or a loss that this model never reaches.
+    """
+    if goal.tokens is not None:
+        return plan_of(with_tokens(config, goal.tokens))
+    if goal.loss is not None:
+        source = config.data.source
+        tokens = tokens_for_loss(parameters(config.model), goal.loss, source, own_fit=own_fit)
+        if tokens is None:
+            raise BadInput(
+                f"--loss {goal.loss:g}: no number of tokens of {source} brings {config.recipe} "
+                "there as far as is known; take a larger model or a higher loss"
+            )
+        return plan_of(with_tokens(config, tokens))
+    if goal.usd is not None:
+        return _longest(config, plan_of, "usd", goal.usd)
+    if goal.hours is not None:
+        return _longest(config, plan_of, "hours", goal.hours)
+    return plan_of(config)
+
+
+def with_tokens(config: Config, tokens: float) -> Config:
+    """The same run, longer or shorter; warmup shrinks with runs shorter than ten times of it."""
+    steps = max(1, min(MOST_STEPS, round(tokens / config.train.batch_tokens)))
+    train = replace(config.train, tokens=steps * config.train.batch_tokens)
+    warmup = min(config.optim.warmup_steps, steps // 10)
+    return replace(config, train=train, optim=replace(config.optim, warmup_steps=warmup))
+
+
+def _longest(config: Config, plan_of: Callable[[Config], Plan], unit: str, limit: float) -> Plan:
+    """Bisection over whole steps: cost grows with every one of them."""
+
+    def at(steps: int) -> tuple[Plan, float | None]:
+        plan = plan_of(with_tokens(config, float(steps) * config.train.batch_tokens))
+        return plan, plan.usd if unit == "usd" else plan.hours
+
+    plan, spent = at(1)
+    if spent is None:
+        if plan.throughput is None:
+            return plan  # does not fit: the plan says so
+        raise BadInput(
+            f"--{unit} {limit:g}: no price is known for {plan.gpu}:{plan.gpus // plan.nodes}; "
+            "give cluster.usd_per_hour=..., or cluster.watts=... cluster.usd_per_kwh=..."
+        )
+    shown = f"${spent:.2f}" if unit == "usd" else f"{spent:.2f} h"
+    if spent > limit:
+        raise BadInput(
+            f"--{unit} {limit:g} cannot buy one step and one evaluation of {config.recipe} on "
+            f"{plan.gpu}:{plan.gpus // plan.nodes}: that takes {shown}"
+        )
+    if unit == "usd" and spent == 0:
+        raise BadInput("--usd on a machine that costs nothing sets no length; use --hours")
+    low, high = 1, 2
+    while high < MOST_STEPS and _amount(at(high)[1]) <= limit:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _amount(at(middle)[1]) <= limit else (low, middle)
+    return at(low)[0]
+
+
+def _amount(value: float | None) -> float:
+    return float("inf") if value is None else value

@@ -1,0 +1,129 @@
+"""Many plans side by side: every offer for one recipe, every recipe on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput
+from gpt2dist.plan.goals import Goal, plan_for
+from gpt2dist.plan.hardware import Hardware, all_gpus, gpu_named
+from gpt2dist.plan.loss import OwnFit
+from gpt2dist.plan.planner import Plan, offer_for, plan_run
+from gpt2dist.plan.prices import Offer, offers
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A combination that was asked for and cannot be had."""
+
+    recipe: str
+    on: str
+    reason: str
+
+
+def everywhere(
+    configs: Sequence[Config],
+    goal: Goal,
+    *,
+    spot: bool | None = None,
+    provider: str | None = None,
+    own_fit: OwnFit | None = None,
+) -> tuple[list[Plan], list[Refused]]:
+    """Every config on every machine for rent, cheapest offer of each kind, best plans first."""
+    machines: dict[tuple[str, int, str, bool], tuple[Hardware, Offer]] = {}
+    for offer in offers(spot=spot, provider=provider):
+        try:
+            gpu = gpu_named(offer.planned_as)
+        except BadInput:
+            continue  # a GPU that the planner has no data of
+        kind = (gpu.key, offer.gpus, offer.provider, offer.spot)
+        machines.setdefault(kind, (Hardware(gpu, offer.gpus), offer))  # offers come cheapest first
+    return _plans(configs, machines.values(), goal, own_fit)
+
+
+def single_gpus(
+    configs: Sequence[Config],
+    goal: Goal,
+    *,
+    spot: bool | None = None,
+    provider: str | None = None,
+    own_fit: OwnFit | None = None,
+) -> tuple[list[Plan], list[Refused]]:
+    """Every config on one GPU of each kind, priced where somebody rents it out."""
+    pairs: list[tuple[Hardware, Offer | None]] = []
+    for gpu in all_gpus():
+        found = offers(gpu.key, 1, spot=spot, provider=provider)
+        if found or (provider is None and not spot):
+            pairs.append((Hardware(gpu), found[0] if found else None))
+    return _plans(configs, pairs, goal, own_fit)
+
+
+def on_one(
+    configs: Sequence[Config],
+    hardware: Hardware,
+    goal: Goal,
+    *,
+    spot: bool = False,
+    provider: str | None = None,
+    own_fit: OwnFit | None = None,
+) -> tuple[list[Plan], list[Refused]]:
+    """Every config on one kind of machine, best plans first."""
+    pairs = [(hardware, offer_for(configs[0], hardware, spot=spot, provider=provider))]
+    return _plans(configs, pairs, goal, own_fit)
+
+
+def by_goal(plans: Iterable[Plan], goal: Goal) -> list[Plan]:
+    """Lowest loss first where the money or time is given, else fewest dollars first."""
+    if goal.usd is not None or goal.hours is not None:
+        return sorted(plans, key=lambda p: (_known(p.val_loss), -p.tokens, _known(p.usd)))
+    return sorted(plans, key=lambda p: (_known(p.usd), _known(p.hours), p.params))
+
+
+def quickest(plans: Sequence[Plan]) -> Plan | None:
+    """The one with the fewest hours."""
+    timed = [plan for plan in plans if plan.hours is not None]
+    return min(timed, key=lambda plan: plan.hours or 0.0, default=None)
+
+
+def _plans(
+    configs: Sequence[Config],
+    pairs: Iterable[tuple[Hardware, Offer | None]],
+    goal: Goal,
+    own_fit: OwnFit | None,
+) -> tuple[list[Plan], list[Refused]]:
+    plans: list[Plan] = []
+    refused: list[Refused] = []
+    for hardware, offer in pairs:
+        for config in configs:
+            try:
+                plan = plan_for(
+                    config,
+                    goal,
+                    lambda c, hardware=hardware, offer=offer: plan_run(  # type: ignore[misc]
+                        c, hardware, offer, spot=bool(offer and offer.spot), own_fit=own_fit
+                    ),
+                    own_fit=own_fit,
+                )
+            except BadInput as problem:
+                refused.append(Refused(config.recipe, str(hardware), str(problem)))
+                continue
+            if plan.runs:
+                plans.append(plan)
+            else:
+                refused.append(Refused(config.recipe, str(hardware), why_not(plan)))
+    return by_goal(plans, goal), refused
+
+
+def why_not(plan: Plan) -> str:
+    """Why a plan does not run, in one line."""
+    if plan.measures:
+        names = " + ".join(measure.name for measure in plan.measures)
+        return f"would need {names}, and `gpt2dist train` does not offer all of that"
+    lacks = plan.peak_gib - plan.gpu_memory_gib
+    return f"does not fit: {lacks:.1f} GiB too much at micro-batch 1, whatever is done"
+
+
+def _known(value: float | None) -> float:
+    return float("inf") if value is None else value
