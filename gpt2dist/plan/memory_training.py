@@ -24,8 +24,13 @@ FRAGMENTATION = 0.023
 """Share of activations and logits lost in PyTorch's caching allocator; fitted on the published
 runs by benchmarks/memory_accuracy.py."""
 
-BUCKET_ELEMENTS = 500_000_000
-"""DeepSpeed's default reduce_bucket_size; its buffers are taken whole, however small the model."""
+BUCKET_ELEMENTS = 100_000_000
+"""reduce_bucket_size that training asks DeepSpeed for, at most the model: its buffers are taken
+whole. More than the largest matrix (80.4M in XL); DeepSpeed's default of 5e8 would cost 2.8 to
+3.7 GiB even for 124M."""
+
+ALLREDUCE_ELEMENTS = 500_000_000
+"""Of stage 0's flat all-reduce, fixed in DeepSpeed (runtime/engine.py)."""
 
 ADAM_BYTES = 8.0
 ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)
@@ -78,7 +83,7 @@ def training_counts(model: ModelConfig, layout: Layout) -> ByteCounts:
         # The head's matrix padded and cast, its gradient in fp32 and one chunk's part of it.
         head_weight=compute + (0 if layout.lora_rank is not None else 4 + compute),
         cast=2 if autocast else 0,
-        bucket=_bucket_bytes(layout, engine, autocast),
+        bucket=_bucket_bytes(model, layout, engine, autocast),
         gathered=weights,
         step=_step_bytes(model, layout),
         context_gib=CONTEXT_GIB + (NCCL_GIB if layout.gpus > 1 else 0),
@@ -115,7 +120,14 @@ def _master_bytes(layout: Layout) -> int:
     return 4 if layout.zero_stage or _weight_bytes(layout) == 2 else 0
 
 
-def _bucket_bytes(layout: Layout, engine: bool, autocast: bool) -> float:
+def bucket_elements(model: ModelConfig) -> int:
+    """Numbers in one of DeepSpeed's reduction buckets under ZeRO stages 1 to 3."""
+    return min(parameters(model), BUCKET_ELEMENTS)
+
+
+def _bucket_bytes(
+    model: ModelConfig, layout: Layout, engine: bool, autocast: bool
+) -> float:
     """Buffers that DeepSpeed takes at the first gradient: one per dtype of communication."""
     if layout.zero_stage == 0:
         return 0
@@ -125,14 +137,14 @@ def _bucket_bytes(layout: Layout, engine: bool, autocast: bool) -> float:
         per_element = 4 + 4  # linear layers talk bf16, the rest fp32; both are staged in fp32
     else:
         per_element = 2 if engine and layout.zero_stage == 2 else 4
-    return per_element * BUCKET_ELEMENTS
+    return per_element * bucket_elements(model)
 
 
 def _step_bytes(model: ModelConfig, layout: Layout) -> float:
     """Flat copies of the gradients: for the all-reduce (stage 0) or of one's own share."""
     trained = trained_parameters(model, layout)
     if layout.zero_stage == 0:
-        return 4 * min(trained, BUCKET_ELEMENTS)
+        return 4 * min(trained, ALLREDUCE_ELEMENTS)
     return 4 * trained / layout.gpus
 
 

@@ -14,7 +14,13 @@ from gpt2dist.plan.hardware import Gpu, Hardware, gpu_named, parse_on
 from gpt2dist.plan.layout import Layout, Precision
 from gpt2dist.plan.loss import LossEstimate, OwnFit, predict_loss
 from gpt2dist.plan.measures import Measure, measures_to_fit
-from gpt2dist.plan.memory import Memory, largest_micro_batch, memory, micro_batch_for
+from gpt2dist.plan.memory import (
+    HEADROOM,
+    Memory,
+    largest_micro_batch,
+    memory,
+    micro_batch_for,
+)
 from gpt2dist.plan.prices import Offer, offers
 from gpt2dist.plan.throughput import Throughput, predict
 
@@ -42,7 +48,7 @@ class Plan:
     "Of one GPU, with the measures taken."
     gpu_memory_gib: float
     largest_micro_batch: int
-    "The largest that fits, whether or not it divides the batch."
+    "The largest that fits with some memory to spare, whether or not it divides the batch."
     layout: Layout
     measures: tuple[Measure, ...]
     "What has to change to make it fit; empty when it fits, or when nothing helps."
@@ -240,7 +246,7 @@ def plan_run(
         memory=memory(config.model, layout),
         gpu_memory_gib=gpu.memory_gib,
         largest_micro_batch=largest_micro_batch(
-            config.model, layout, gpu.memory_gib, config.batch_sequences
+            config.model, layout, _usable_gib(gpu), config.batch_sequences
         ),
         layout=layout,
         measures=measures,
@@ -331,17 +337,21 @@ def _fit(
         if solved is not None:
             return solved, NO_MEASURES, True
     host_gib = offer.host_gib if offer else None
-    found = measures_to_fit(model, wanted, gpu.memory_gib, sequences, host_gib)
+    found = measures_to_fit(model, wanted, _usable_gib(gpu), sequences, host_gib)
     if found is None:
         return replace(wanted, micro_batch=1, accumulation=sequences), NO_MEASURES, False
     layout, measures = found
     return _solved(config, layout, gpu, sequences) or layout, measures, False
 
 
+def _usable_gib(gpu: Gpu) -> float:
+    return gpu.memory_gib * (1 - HEADROOM)
+
+
 def _solved(config: Config, layout: Layout, gpu: Gpu, sequences: int) -> Layout | None:
     """The layout with the micro-batch that training would take; None when not even 1 fits."""
     steady = max(1, STEADY_MICRO_TOKENS // config.model.context)
-    micro = micro_batch_for(config.model, layout, gpu.memory_gib, sequences)
+    micro = micro_batch_for(config.model, layout, _usable_gib(gpu), sequences)
     while micro > steady and micro % 2 == 0:
         micro //= 2
     if not micro:

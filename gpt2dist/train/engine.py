@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from gpt2dist.config.schema import Config
 from gpt2dist.model.gpt2 import GPT2
+from gpt2dist.plan.memory_training import bucket_elements
 from gpt2dist.train.placement import Placement
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -54,7 +55,7 @@ def deepspeed_config(config: Config, placement: Placement) -> dict[str, Any]:
         "gradient_accumulation_steps": placement.accumulation,
         # Stage 0 is clipped by Engine.step, which needs the norm before the step anyway.
         "gradient_clipping": config.optim.clip_norm if stage else 0.0,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": bucket_elements(config.model)},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**62,
@@ -68,10 +69,8 @@ def deepspeed_config(config: Config, placement: Placement) -> dict[str, Any]:
     elif half:
         tree["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     if placement.device == "cpu":
-        # Large default buckets are sized for GPUs: they cost 4 GB of host memory a worker.
-        tree["zero_optimization"].update(
-            reduce_bucket_size=50_000_000, allgather_bucket_size=50_000_000
-        )
+        # Large default buckets are sized for GPUs: they cost 2 GB of host memory a worker.
+        tree["zero_optimization"]["allgather_bucket_size"] = 50_000_000
         if stage == 3:
             tree["zero_optimization"]["stage3_prefetch_bucket_size"] = 5_000_000
     return tree

@@ -108,11 +108,11 @@ def test_zero_stages_never_take_more_on_many_gpus(model):
 
 
 def test_zero_1_on_one_gpu_only_adds_masters_and_buckets():
-    """Two buckets of DeepSpeed's default 5e8 numbers, fp32: one per dtype of communication."""
+    """Two buckets of 1e8 numbers, fp32: one per dtype of communication."""
     plain = memory(SMALL, Layout(micro_batch=64))
     staged = memory(SMALL, Layout(micro_batch=64, zero_stage=1))
     assert staged.optimizer_gib - plain.optimizer_gib == pytest.approx(4 * N_SMALL / GIB)
-    assert staged.buffers_gib - plain.buffers_gib == pytest.approx(2 * 4 * 5e8 / GIB)
+    assert staged.buffers_gib - plain.buffers_gib == pytest.approx(2 * 4 * 1e8 / GIB)
 
 
 def test_lora_trains_r_times_in_plus_out_per_matrix():

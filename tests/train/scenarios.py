@@ -6,6 +6,7 @@ Ranks are real processes over gloo, without Ray. A scenario returns JSON.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -195,8 +196,11 @@ def _main() -> None:
         world_size=int(world),
     )
     result = globals()[name](**json.loads(arguments))
-    Path(f"{store}.{rank}.json").write_text(json.dumps(result))
+    dist.barrier()
     dist.destroy_process_group()
+    Path(f"{store}.{rank}.json").write_text(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)  # on a busy machine gloo's threads now and then abort the interpreter's own exit
 
 
 if __name__ == "__main__":
