@@ -125,9 +125,7 @@ def bucket_elements(model: ModelConfig) -> int:
     return min(parameters(model), BUCKET_ELEMENTS)
 
 
-def _bucket_bytes(
-    model: ModelConfig, layout: Layout, engine: bool, autocast: bool
-) -> float:
+def _bucket_bytes(model: ModelConfig, layout: Layout, engine: bool, autocast: bool) -> float:
     """Buffers that DeepSpeed takes at the first gradient: one per dtype of communication."""
     if layout.zero_stage == 0:
         return 0

@@ -176,6 +176,8 @@ def offer_for(
         has = f"; there are machines of {', '.join(map(str, sizes))}" if sizes else ""
         if sizes and count > sizes[-1] and count % sizes[-1] == 0:
             has += f"; on={gpu}:{sizes[-1]}x{count // sizes[-1] * hardware.nodes} takes several"
+        if provider is None and not spot:
+            has += "; for a machine of your own give cluster.usd_per_hour=..."
         who = f"{provider} offers no" if provider else "no known provider offers a"
         raise BadInput(f"on={hardware}: {who} {kind}{has}")
     return None
