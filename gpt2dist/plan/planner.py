@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
@@ -396,11 +397,12 @@ def _cost(
 
 
 def tokens_to_prepare(config: Config) -> float:
-    """Tokens that are tokenised before training; none when `paths.dataset` names finished shards.
+    """Tokens that are tokenised before training; none when the config names finished shards.
 
     A Hugging Face sample says its size in its name (sample-10BT) and is prepared whole.
     """
-    if config.paths.dataset is not None:
+    finished = Path(config.data.source) / "manifest.json"
+    if config.paths.dataset is not None or finished.is_file():
         return 0.0
     sample = re.search(r"sample-(\d+)BT", config.data.source)
     return float(sample[1]) * 1e9 if sample else float(config.train.tokens)

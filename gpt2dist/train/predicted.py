@@ -49,8 +49,9 @@ def prediction(config: Config, placement: Placement, price: tuple[float, str]) -
     elif probe is None:
         return nothing
     own_fit = load_own_fit(Path(config.paths.runs) / OWN_FIT_FILE)
+    prepared = replace(config, paths=replace(config.paths, dataset="prepared by now"))
     try:
-        plan = plan_here(config, placement, price, probe, own_fit)
+        plan = plan_here(prepared, placement, price, probe, own_fit)
     except BadInput:  # a combination that the planner refuses may run all the same
         return nothing
     basis = f"probe of {probe.measured_at}" if probe else f"planner, {plan.gpu} x {plan.gpus}"

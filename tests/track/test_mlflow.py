@@ -130,6 +130,21 @@ def test_sync_changes_nothing_the_second_time(run_dir, uri):
     assert artifacts == {"config.yaml", "summary.json"}
 
 
+def test_what_a_run_came_to_and_what_was_predicted_are_metrics_of_its_last_step(run_dir, uri):
+    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
+        rows.append(row(5))
+    (run_dir / "config.yaml").write_text(dump(CONFIG))
+    summary = {"ended": "finished", "steps": 5, "usd": 1.5, "seconds": 60, "final_val_loss": 2.0,
+               "best_val_loss": None, "predicted": {"basis": "probe", "usd": 1.25, "hours": None}}  # fmt: skip
+    (run_dir / "summary.json").write_text(json.dumps(summary))
+    sync(run_dir, CONFIG, uri)
+    sync(run_dir, CONFIG, uri)
+    for key, value in (("total_usd", 1.5), ("final_val_loss", 2.0), ("predicted_usd", 1.25)):
+        assert history(run_dir, uri, key) == [(5, value)]
+    _, run = stored(run_dir, uri)
+    assert not {"best_val_loss", "predicted_hours"} & set(run.data.metrics)
+
+
 def test_sync_fills_gaps(run_dir, uri):
     train(run_dir, uri, [10, 30])
     with RowWriter(run_dir / "metrics.jsonl", None) as rows:
