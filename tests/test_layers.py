@@ -19,6 +19,7 @@ FLOOR = {
     "track": 1,
     "evaluate": 2,
     "train": 3,
+    "launch": 4,
     "cli": 5,
     "__main__": 5,
 }
@@ -34,6 +35,7 @@ ALLOWED = {
     "track": {"mlflow", "matplotlib"},
     "evaluate": {"torch"},
     "train": {"torch", "deepspeed", "ray"},
+    "launch": {"sky"},
     "cli": set(),
     "__main__": set(),
 }

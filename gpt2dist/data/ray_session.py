@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -14,20 +14,23 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """Uses the caller's Ray where there is one, else starts one on this machine and stops it."""
+    """Uses the caller's Ray, or the cluster that $RAY_ADDRESS names, or one of its own.
+
+    A stray cluster on the machine is never joined: only an explicit address counts.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        address="local",  # never a stray cluster of somebody else
-        num_cpus=max(4, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        cpus = max(4, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     try:
         yield
     finally:

@@ -19,7 +19,9 @@ from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.train import run_folder
+from gpt2dist.train.control import Control
 from gpt2dist.train.placement import Machine, probe_machine
+from gpt2dist.train.shared_folders import folders_are_shared
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,6 +30,11 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a deprecation warning
     "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",  # nobody scrapes them; the rows are ours
+}
+_OWN_CLUSTER_ENVIRONMENT = {
+    # One process less to start: a Ray of our own on one machine never announces a preemption.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
 
@@ -46,6 +53,9 @@ def connect() -> RayCluster:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("RAY_ADDRESS"):
+        for name, value in _OWN_CLUSTER_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
@@ -73,7 +83,10 @@ def connect() -> RayCluster:
         if gpus and not machine.gpus:
             probe = ray.remote(num_gpus=1, num_cpus=0)(probe_machine)
             machine = ray.get(probe.remote())
-        return RayCluster(machine, gpus, int(resources.get("CPU", 1)))
+        # A node may offer more CPUs than it has cores, so that data tasks are admitted.
+        machines = sum(node["Alive"] for node in ray.nodes())
+        cores = min(int(resources.get("CPU", 1)), machines * machine.cpu_cores)
+        return RayCluster(machine, gpus, cores)
 
 
 class RayRun:
@@ -107,14 +120,21 @@ def _fit(job: Any, max_restarts: int) -> None:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     cuda = job.placement.device == "cuda"
-    with tempfile.TemporaryDirectory(prefix="gpt2dist-ray-") as storage:
-        if os.environ.get("RAY_ADDRESS"):
-            storage = str(Path(job.run_dir) / ".ray")  # other machines must see it too
+    # On a cluster the other machines must see Ray Train's notes too.
+    shared = job.run_dir if os.environ.get("RAY_ADDRESS") else None
+    with tempfile.TemporaryDirectory(
+        prefix=".ray-", dir=shared, ignore_cleanup_errors=True
+    ) as storage:
         TorchTrainer(
             _worker,
             train_loop_config={"job": job},
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-            scaling_config=ScalingConfig(num_workers=job.placement.workers, use_gpu=cuda),
+            scaling_config=ScalingConfig(
+                num_workers=job.placement.workers,
+                use_gpu=cuda,
+                # GPUs of one machine talk fastest; CPU workers of one machine share its cores.
+                placement_strategy="PACK" if cuda else "SPREAD",
+            ),
             run_config=RunConfig(
                 name=job.attempt_id,
                 storage_path=storage,
@@ -130,9 +150,11 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     from gpt2dist.train.worker import train_rank
 
-    job = arguments["job"]
-    if run_folder.read_outcome(Path(job.run_dir)) is not None:
+    job, control = arguments["job"], Control()
+    if any(control.gather(run_folder.read_outcome(Path(job.run_dir)) is not None)):
         return  # a rank has said why this run cannot go on; another try would say it again
+    if not folders_are_shared(job, control):
+        return
     os.environ["RAY_NODE_ID"] = ray.get_runtime_context().get_node_id()
     device = ray.train.torch.get_device()
     try:

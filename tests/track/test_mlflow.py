@@ -134,8 +134,9 @@ def test_what_a_run_came_to_and_what_was_predicted_are_metrics_of_its_last_step(
     with RowWriter(run_dir / "metrics.jsonl", None) as rows:
         rows.append(row(5))
     (run_dir / "config.yaml").write_text(dump(CONFIG))
-    summary = {"ended": "finished", "steps": 5, "usd": 1.5, "seconds": 60, "final_val_loss": 2.0,
-               "best_val_loss": None, "predicted": {"basis": "probe", "usd": 1.25, "hours": None}}  # fmt: skip
+    predicted = {"basis": "probe", "usd": 1.25, "hours": None}
+    summary = {"ended": "finished", "steps": 5, "usd": 1.5, "seconds": 60, "predicted": predicted,
+               "final_val_loss": 2.0, "best_val_loss": None}  # fmt: skip
     (run_dir / "summary.json").write_text(json.dumps(summary))
     sync(run_dir, CONFIG, uri)
     sync(run_dir, CONFIG, uri)
