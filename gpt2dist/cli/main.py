@@ -1,4 +1,4 @@
-"""`gpt2dist`: config, data, train, eval, sample, export, track, ui. Starts without torch or Ray."""
+"""The `gpt2dist` command and its arguments. Starts without torch or Ray."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import time
 from collections.abc import Sequence
 
 from gpt2dist import __version__
-from gpt2dist.cli import commands, plan_command
+from gpt2dist.cli import commands, launch_command, plan_command
 from gpt2dist.errors import BadInput, RunFailure
 
 EPILOG = """\
 examples:
+  gpt2dist plan gpt2-124m on=A100-80GB:8                 memory, hours, dollars, loss
+  gpt2dist plan all on=all --usd 20                      the lowest loss for twenty dollars
+  gpt2dist launch gpt2-124m on=RTX4090 --usd 12          rent it, train, give it back
   gpt2dist train debug                                   minutes on two CPU cores, no network
   gpt2dist train gpt2-124m cluster.usd_per_hour=1.29 budget.usd=10
   gpt2dist train gpt2-124m data.source='my_texts/*.txt' train.tokens=1e9
@@ -57,6 +60,26 @@ def parser() -> argparse.ArgumentParser:
         "--probe", action="store_true", help="measure 20 real steps on this machine instead"
     )
     plan.set_defaults(run=plan_command.plan)
+
+    launch = verbs.add_parser(
+        "launch",
+        help="rent what a plan needs and train there; never beyond a budget",
+        description="Launch a recipe (with on=GPU:COUNT) or a task file such as "
+        "sky/a100_124m.yaml through SkyPilot: the priced plan is shown and asked about first. "
+        "`launch status`, `launch logs NAME` and `launch stop NAME` look after what was launched.",
+    )
+    launch.add_argument("target", metavar="RECIPE|FILE|status|logs|stop")
+    launch.add_argument("overrides", nargs="*", metavar="on=... a.b=value", help="or the NAME")
+    launch.add_argument("--usd", type=float, metavar="X", help="hard limit in dollars")
+    launch.add_argument("--spot", action="store_true", help="spot machines; needs --bucket")
+    launch.add_argument("--provider", metavar="P", help="lambda, runpod, vast, gcp or aws")
+    launch.add_argument("--bucket", metavar="URL", help="where runs are kept: s3://... or gs://...")
+    launch.add_argument("--data", metavar="URL", help="prepared shards: s3://... or gs://...")
+    launch.add_argument("--name", help="name of the launch (default: from recipe and GPU)")
+    launch.add_argument("--runs", default="runs", metavar="DIR", help="where records lie (runs)")
+    launch.add_argument("--dry-run", action="store_true", help="show plan and task, rent nothing")
+    launch.add_argument("--yes", action="store_true", help="do not ask")
+    launch.set_defaults(run=launch_command.launch)
 
     data = verbs.add_parser("data", help="turn text into token shards, or look at shards")
     data_verbs = data.add_subparsers(dest="data_verb", metavar="COMMAND", required=True)
