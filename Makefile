@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SKY := .venv-sky
+SKY_INSTALLED := $(SKY)/.installed
 
-.PHONY: install demo test check format clean
+.PHONY: install sky demo test check format clean
 
 install: $(INSTALLED)
 
@@ -14,10 +16,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# SkyPilot and datasets want different versions of click: SkyPilot gets an environment of its own.
+sky: $(SKY_INSTALLED)  ## SkyPilot, which the tests ask about sky/*.yaml
+
+$(SKY_INSTALLED): tests/sky/constraints.txt
+	$(PYTHON) -m venv $(SKY)
+	$(SKY)/bin/python -m pip install --quiet --constraint tests/sky/constraints.txt skypilot
+	touch $@
+
 demo: install  ## train the debug recipe end to end, on a CPU or on every GPU there is
 	$(BIN)/gpt2dist train debug
 
-test: install
+test: install sky
 	$(BIN)/python -m pytest
 
 check: install
@@ -30,4 +40,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(SKY) *.egg-info

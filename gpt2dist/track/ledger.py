@@ -19,6 +19,9 @@ from gpt2dist.files import write_atomically
 
 LEDGER_FILE = "ledger.json"
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
+BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
+"Unix time at which a rented machine's bill began; `gpt2dist launch` sets it there."
+
 HEARTBEAT_SECONDS = 2.0
 "kill -9 loses at most this much of the account; each heartbeat costs one small fsynced write."
 
@@ -75,6 +78,25 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
     if cluster.watts is not None and cluster.usd_per_kwh is not None:
         return cluster.watts / 1000 * cluster.usd_per_kwh, "power"
     return 0.0, "own machine"
+
+
+def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
+    """Unix time from which an attempt pays for its machines.
+
+    The command's start, or earlier on a rented machine that says since when it is billed: setup
+    and waiting are paid for too. Never time that the run's own ledger holds already.
+    """
+    text = environ.get(BILLED_VARIABLE, "").strip()
+    if not text:
+        return started_at
+    try:
+        since = float(text)
+    except ValueError:
+        since = math.nan
+    if not math.isfinite(since):
+        raise BadInput(f"{BILLED_VARIABLE}={text!r} is not a Unix time; unset it")
+    known = [attempt.last_seen_at for attempt in read_attempts(ledger)] if ledger.exists() else []
+    return min(started_at, max([since, *known]))
 
 
 class Account:

@@ -26,7 +26,7 @@ from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.track.console import Progress
-from gpt2dist.track.ledger import price_usd_per_hour
+from gpt2dist.track.ledger import LEDGER_FILE, billed_since, price_usd_per_hour
 from gpt2dist.train import checkpoint, ray_run, run_folder
 from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow
 from gpt2dist.train.placement import Placement, probe_machine, solve
@@ -73,7 +73,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         run_dir=str(run_dir.resolve()),
         dataset_dir=str(Path(dataset.path).resolve()),
         attempt_id=f"{int(started_at)}-{secrets.token_hex(3)}",
-        started_at=started_at,
+        started_at=billed_since(started_at, os.environ, run_dir / LEDGER_FILE),
         usd_per_hour=usd_per_hour,
         price_source=price_source,
         use_ray=not launch.local,

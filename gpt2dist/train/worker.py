@@ -49,7 +49,7 @@ class Job:
     dataset_dir: str
     attempt_id: str
     started_at: float
-    "Unix time at which the command was typed: setup is paid for too."
+    "Unix time from which this attempt pays: the command's start, or its rented machine's."
     usd_per_hour: float
     price_source: str
     use_ray: bool

@@ -6,7 +6,13 @@ import pytest
 
 from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track.ledger import HEARTBEAT_SECONDS, Account, Ledger, price_usd_per_hour
+from gpt2dist.track.ledger import (
+    HEARTBEAT_SECONDS,
+    Account,
+    Ledger,
+    billed_since,
+    price_usd_per_hour,
+)
 
 START = 1_700_000_000.0
 
@@ -163,3 +169,18 @@ def test_price_comes_from_the_first_source_there_is(cluster, environ, expected):
 def test_a_price_that_is_none_is_refused(text):
     with pytest.raises(BadInput, match=r"GPT2DIST_USD_PER_HOUR=.* is not a price"):
         price_usd_per_hour(ClusterConfig(), {"GPT2DIST_USD_PER_HOUR": text})
+
+
+def test_a_rented_machine_is_paid_for_since_it_is_billed_but_never_twice(path):
+    assert billed_since(START, {}, path) == START
+    since = {"GPT2DIST_BILLED_SINCE": f"{START - 900:.0f}"}
+    assert billed_since(START, since, path) == START - 900
+    clock = Clock(START - 600)
+    ledger = open_ledger(path, clock)
+    clock.at = START - 120
+    ledger.heartbeat(force=True)
+    assert billed_since(START, since, path) == START - 120, "up to there the run has paid already"
+    late = {"GPT2DIST_BILLED_SINCE": f"{START + 50:.0f}"}
+    assert billed_since(START, late, path) == START
+    with pytest.raises(BadInput, match="GPT2DIST_BILLED_SINCE='noon'"):
+        billed_since(START, {"GPT2DIST_BILLED_SINCE": "noon"}, path)

@@ -1,0 +1,240 @@
+"""From `RECIPE on=...` or a task file to the cheapest plan that can be launched."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpt2dist.config.load import resolve
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput
+from gpt2dist.launch.allowance import RESERVE_S
+from gpt2dist.launch.providers import PROVIDERS, require_capable, require_credentials
+from gpt2dist.plan.costs import IDLE_MINUTES
+from gpt2dist.plan.goals import Goal, plan_for
+from gpt2dist.plan.hardware import parse_on
+from gpt2dist.plan.planner import Plan, offer_for, plan_run
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to train, and where it may run."""
+
+    config: Config
+    recipe: str
+    "Name, or path of the recipe's file."
+    overrides: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
+    "Provider and hardware (`A100:8x2`) there."
+    spot: bool
+    tree: Tree | None = None
+    "The task file, when one was named."
+
+
+@dataclass(frozen=True)
+class Choice:
+    plan: Plan
+    notes: tuple[str, ...]
+    "Why other places were not taken, one line each."
+
+
+def recipe_target(
+    recipe: str, overrides: Sequence[str], on: str | None, *, spot: bool, provider: str | None
+) -> Target:
+    """A recipe on hardware, at one provider or any that can do it."""
+    config = resolve(recipe, overrides)
+    if on is None:
+        raise BadInput(
+            f"on what? give on=A100-80GB:8 or the like; `gpt2dist plan {recipe} on=all` lists all"
+        )
+    _require_rented(config)
+    nodes = parse_on(on).nodes
+    if provider is not None:
+        require_capable(provider, nodes=nodes, spot=spot, bucket_mount=False)
+    able = [
+        name
+        for name, each in PROVIDERS.items()
+        if (nodes == 1 or each.multi_node) and (each.spot or not spot)
+    ]
+    places = tuple((name, on) for name in ([provider] if provider else able))
+    return Target(config, recipe, tuple(overrides), places, spot)
+
+
+def file_target(path: str, overrides: Sequence[str], *, provider: str | None, spot: bool) -> Target:
+    """A task file such as those in sky/, with its recipe, settings and machines."""
+    tree = _read(path)
+    envs = {str(key): value for key, value in (tree.get("envs") or {}).items()}
+    recipe = envs.get("RECIPE")
+    if not recipe:
+        raise BadInput(f"{path} trains no recipe (envs.RECIPE); start it with `sky launch {path}`")
+    words = [*shlex.split(envs.get("OVERRIDES") or ""), *overrides]
+    config = resolve(str(recipe), words)
+    _require_rented(config)
+    nodes = int(tree.get("num_nodes") or 1)
+    machines = list(_machines(path, tree.get("resources") or {}))
+    on_spot = spot or any(machine["spot"] for machine in machines)
+    places = tuple(
+        (machine["provider"], f"{machine['gpu']}:{machine['gpus']}x{nodes}")
+        for machine in machines
+        if provider in (None, machine["provider"])
+    )
+    if not places:
+        there = ", ".join(machine["provider"] for machine in machines)
+        raise BadInput(f"{path} names no machine at {provider}; it has {there}")
+    for name, _ in places:
+        mounts = bool(tree.get("file_mounts"))
+        require_capable(name, nodes=nodes, spot=on_spot, bucket_mount=mounts)
+    return Target(config, str(recipe), tuple(words), places, on_spot, tree)
+
+
+def _require_rented(config: Config) -> None:
+    if config.cluster.usd_per_hour is not None or config.cluster.watts is not None:
+        raise BadInput(
+            "cluster.usd_per_hour and cluster.watts price machines of your own; launch rents: "
+            "leave them out, or run `gpt2dist train` there"
+        )
+
+
+def _read(path: str) -> Tree:
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read task file {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path} is no task file: it must hold keys such as resources and run")
+    return tree
+
+
+def _machines(path: str, resources: Tree) -> Iterator[Tree]:
+    """Each machine that a resources section allows."""
+    common = {key: value for key, value in resources.items() if key not in ("any_of", "ordered")}
+    for choice in resources.get("any_of") or resources.get("ordered") or [{}]:
+        machine = {**common, **choice}
+        provider = str(machine.get("infra", "")).partition("/")[0]
+        wanted = machine.get("accelerators")
+        if isinstance(wanted, Mapping) and len(wanted) == 1:
+            wanted = ":".join(map(str, next(iter(wanted.items()))))
+        if not provider or not isinstance(wanted, str):
+            raise BadInput(
+                f"{path}: resources need `infra: PROVIDER` and `accelerators: GPU:COUNT` in each "
+                "choice, so that they can be priced"
+            )
+        gpu, _, gpus = wanted.partition(":")
+        yield {
+            "provider": provider,
+            "gpu": gpu,
+            "gpus": gpus or "1",
+            "spot": bool(machine.get("use_spot")),
+        }
+
+
+def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
+    """The cheapest plan that runs, at a provider this machine can log in to if there is one.
+
+    Raises BadInput when no provider has such a machine or the run fits on none of them.
+    """
+    plans, notes, refusals = [], [], []
+    for provider, on in target.places:
+        try:
+            plan = plan_at(target, target.config, provider, on)
+            _require_runs(plan, on)
+            plans.append(plan)
+        except BadInput as refusal:
+            refusals.append(refusal)
+            notes.append(f"not at {provider}: {refusal}")
+    if not plans:
+        raise refusals[0]
+    plans.sort(key=lambda plan: plan.usd or 0.0)
+    reachable = [plan for plan in plans if _reachable(plan, environ)]
+    chosen = (reachable or plans)[0]
+    notes += [
+        f"cheaper at {plan.offer.provider} (${plan.usd:.2f}), but there are no credentials for it"
+        for plan in plans[: plans.index(chosen)]
+        if plan.offer is not None
+    ]
+    shown = notes if target.tree is not None or len(target.places) == 1 else notes[len(refusals) :]
+    return Choice(chosen, tuple(shown))
+
+
+def plan_at(target: Target, config: Config, provider: str, on: str) -> Plan:
+    hardware = parse_on(on)
+    offer = offer_for(config, hardware, spot=target.spot, provider=provider)
+    return plan_run(config, hardware, offer, spot=target.spot)
+
+
+def _require_runs(plan: Plan, on: str) -> None:
+    if plan.runs:
+        return
+    need = f"needs {plan.peak_gib:.1f} GiB a GPU, {plan.gpu} has {plan.gpu_memory_gib:.1f}"
+    measures = ", ".join(measure.setting or measure.name for measure in plan.measures)
+    helps = f"; it would take {measures}" if measures else "; no measure makes it fit"
+    raise BadInput(f"on={on}: {plan.recipe} {need}{helps}")
+
+
+def _reachable(plan: Plan, environ: Mapping[str, str]) -> bool:
+    assert plan.offer is not None
+    try:
+        require_credentials(PROVIDERS[plan.offer.provider], environ)
+    except BadInput:
+        return False
+    return True
+
+
+def require_affordable(target: Target, plan: Plan, usd: float) -> None:
+    """BadInput, naming the length that would do, when the plan cannot end within `usd`."""
+    assert plan.usd is not None
+    assert plan.usd_per_hour is not None
+    assert plan.offer is not None
+    # The plan counts the idle minutes; the reserve also those that saving and ending may take.
+    margin_usd = plan.usd_per_hour * (RESERVE_S / 3600 - IDLE_MINUTES / 60)
+    if plan.usd + margin_usd <= usd:
+        return
+    provider, on = plan.offer.provider, _on(plan)
+    if usd <= margin_usd:
+        raise BadInput(
+            f"--usd {usd:g} cannot buy one evaluation: ${margin_usd:.2f} of it are reserved for "
+            f"saving and giving back machines of ${plan.usd_per_hour:.2f} per hour"
+        )
+    shorter = plan_for(
+        target.config,
+        Goal(usd=usd - margin_usd),
+        lambda config: plan_at(target, config, provider, on),
+    )
+    assert plan.usd_range is not None
+    low, high = plan.usd_range
+    raise BadInput(
+        f"--usd {usd:g}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
+        f"({low:.2f} to {high:.2f}) and ${margin_usd:.2f} of reserve; "
+        f"train.tokens={shorter.tokens:.3g} would fit"
+    )
+
+
+def _on(plan: Plan) -> str:
+    assert plan.offer is not None
+    count = f"{plan.offer.gpu}:{plan.gpus // plan.nodes}"
+    return f"{count}x{plan.nodes}" if plan.nodes > 1 else count
+
+
+def settle(tree: Tree, machine: Tree, envs: Mapping[str, str]) -> Tree:
+    """The task file narrowed to one machine, with this launch's envs; all else stays as it is."""
+    resources = tree.get("resources") or {}
+    kept = {
+        key: value
+        for key, value in resources.items()
+        if key not in ("any_of", "ordered", *machine, "instance_type", "use_spot", "zone", "region")
+    }
+    return {
+        **tree,
+        "resources": {**machine, **kept},
+        "envs": {**tree.get("envs", {}), **envs},
+    }

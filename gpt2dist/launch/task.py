@@ -1,0 +1,238 @@
+"""SkyPilot task files: what is rented, what is installed, what is run and what it may cost.
+
+Everything that a machine does is in `setup.sh`, `rented.sh` and `cluster/ray_cluster.sh`; the
+files only name hardware, price, budget and the run.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from gpt2dist.config.load import run_name
+from gpt2dist.config.schema import Config
+from gpt2dist.launch.providers import require_capable
+from gpt2dist.plan.costs import IDLE_MINUTES
+from gpt2dist.plan.planner import Plan
+from gpt2dist.plan.prices import Offer
+
+Tree = dict[str, Any]
+
+SETUP = "timeout 1800 bash gpt2dist/launch/setup.sh\n"
+TRAIN = (
+    "bash gpt2dist/launch/rented.sh 'bash cluster/ray_cluster.sh\n"
+    '  gpt2dist train "$RECIPE" --name "$RUN" cluster.device=cuda "${overrides[@]}"\n'
+    '  budget.usd="$RUN_BUDGET_USD"\'\n'
+)
+MOUNT = "/gpt2dist-bucket"
+"""Where a bucket that SkyPilot mounts appears; runs are copied there."""
+
+SECRETS = (
+    "HF_TOKEN",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ENDPOINT_URL",
+)
+"""Given to the machine when this one has them; none is needed to launch."""
+
+DISK_GIB = 256
+"""Ten billion tokens are 20 GB of shards and 30 GB of downloads; a 1.5B checkpoint is 19 GB."""
+
+
+@dataclass(frozen=True)
+class Rental:
+    """One kind of machine that a task may run on."""
+
+    provider: str
+    gpu: str
+    "As SkyPilot names it at that provider."
+    gpus: int
+    usd_per_hour: float
+    "The most that one machine may cost."
+    spot: bool = False
+    instance: str | None = None
+    "None leaves the choice among machines with that GPU to SkyPilot."
+    region: str | None = None
+    "None: wherever the price holds."
+
+    @classmethod
+    def of(cls, offer: Offer) -> Rental:
+        """The offer itself: a card that its GPU's name does not tell is pinned by instance.
+
+        GCP sells GPU and machine apart, and SkyPilot compares only the GPU with the price limit:
+        there the region is pinned, to which the price belongs.
+        """
+        return cls(
+            provider=offer.provider,
+            gpu=offer.gpu,
+            gpus=offer.gpus,
+            usd_per_hour=offer.usd_per_hour,
+            spot=offer.spot,
+            instance=offer.instance if offer.card else None,
+            region=offer.region if offer.provider == "gcp" else None,
+        )
+
+    def resources(self) -> Tree:
+        """SkyPilot refuses machines above `max_hourly_cost`: a stale price cannot overspend."""
+        infra = f"{self.provider}/{self.region}" if self.region else self.provider
+        tree: Tree = {"infra": infra, "accelerators": f"{self.gpu}:{self.gpus}"}
+        if self.instance:
+            tree["instance_type"] = self.instance
+        if self.spot:
+            tree["use_spot"] = True
+        return {**tree, "max_hourly_cost": self.usd_per_hour}
+
+
+def train_tree(
+    *,
+    name: str,
+    rentals: Sequence[Rental],
+    nodes: int,
+    recipe: str,
+    run: str,
+    budget_usd: Sequence[float],
+    overrides: Sequence[str] = (),
+    bucket: str | None = None,
+    data: str | None = None,
+) -> Tree:
+    """The task that trains `recipe` on the first of `rentals` that can be had.
+
+    `budget_usd` has one amount for each of them, or one for all. `bucket` is an address (s3://...,
+    gs://...) or the name of a bucket to mount.
+    Raises BadInput when a provider lacks what the task needs.
+    """
+    mounted = bucket is not None and "://" not in bucket
+    for rental in rentals:
+        require_capable(rental.provider, nodes=nodes, spot=rental.spot, bucket_mount=mounted)
+    envs = {
+        "RECIPE": recipe,
+        "OVERRIDES": shlex.join(overrides),
+        "RUN": run,
+        "BUDGET_USD": amounts(rentals, budget_usd),
+        "USD_PER_HOUR": amounts(rentals, [rental.usd_per_hour for rental in rentals]),
+        "BUCKET": MOUNT if mounted else bucket or "",
+        "DATA": data or "",
+    }
+    if nodes > 1:
+        envs["SHARE"] = "nfs"
+    tree = task_tree(name, nodes, rentals, envs, TRAIN)
+    if mounted:
+        assert bucket is not None
+        tree["file_mounts"] = {MOUNT: {"name": bucket, "mode": "MOUNT"}}
+    return tree
+
+
+def task_tree(
+    name: str, nodes: int, rentals: Sequence[Rental], envs: Mapping[str, str | None], run: str
+) -> Tree:
+    """What every task has in common: it is given back when idle, and installs itself once."""
+    return {
+        "name": name,
+        "workdir": ".",
+        "num_nodes": nodes,
+        "resources": {
+            **choices([rental.resources() for rental in rentals]),
+            "disk_size": DISK_GIB,
+            # Not `jobs_and_ssh`, the default: a forgotten terminal would keep the bill running.
+            "autostop": {"idle_minutes": int(IDLE_MINUTES), "down": True, "wait_for": "jobs"},
+        },
+        "envs": dict(envs),
+        "secrets": dict.fromkeys(SECRETS, ""),
+        "setup": SETUP,
+        "run": run,
+    }
+
+
+def choices(resources: Sequence[Tree]) -> Tree:
+    """One kind of machine plainly, several as SkyPilot's any_of."""
+    return dict(resources[0]) if len(resources) == 1 else {"any_of": list(resources)}
+
+
+def amounts(rentals: Sequence[Rental], dollars: Sequence[float]) -> str:
+    """Dollars for each rental as `allowance.amount_at` reads them; one amount holds for all."""
+    if len(dollars) == 1:
+        return f"{dollars[0]:g}"
+    return " ".join(f"{rental.provider}={usd:g}" for rental, usd in zip(rentals, dollars))
+
+
+def plan_comment(plan: Plan) -> str:
+    """`# plan: 8 x A100-80GB at runpod, 35.0 h, $389 (331 to 470), $11.12/h, table of ...`."""
+    assert plan.offer is not None
+    assert plan.usd is not None
+    assert plan.usd_range is not None
+    low, high = plan.usd_range
+    spot = " spot" if plan.offer.spot else ""
+    nodes = f" on {plan.nodes} machines" if plan.nodes > 1 else ""
+    return (
+        f"# plan: {plan.gpus} x {plan.offer.gpu}{spot} at {plan.offer.provider}{nodes}, "
+        f"{plan.hours:.1f} h, ${plan.usd:.2f} ({low:.2f} to {high:.2f}), "
+        f"${plan.usd_per_hour:.2f}/h, {plan.offer.source}"
+    )
+
+
+def default_budget_usd(plan: Plan) -> float:
+    """The upper end of what the plan expects, in whole dollars: the run is not meant to hit it."""
+    assert plan.usd_range is not None
+    return float(math.ceil(plan.usd_range[1]))
+
+
+def task_yaml(
+    config: Config,
+    plan: Plan,
+    *,
+    usd: float | None,
+    name: str,
+    overrides: Sequence[str],
+    bucket: str | None,
+    data: str | None = None,
+) -> str:
+    """The SkyPilot task that runs a plan at its offer, as YAML with the plan on top.
+
+    `overrides` are those of the command line; the plan's own settings follow them. A spot offer
+    makes a task for `sky jobs launch`.
+    """
+    assert plan.offer is not None
+    tree = train_tree(
+        name=name,
+        rentals=[Rental.of(plan.offer)],
+        nodes=plan.nodes,
+        recipe=plan.recipe,
+        run=run_name(config),
+        budget_usd=[default_budget_usd(plan) if usd is None else usd],
+        overrides=[*overrides, *plan_settings(plan)],
+        bucket=bucket,
+        data=data,
+    )
+    return render(tree, [f"# {plan.recipe}, written by `gpt2dist launch`.", plan_comment(plan)])
+
+
+def plan_settings(plan: Plan) -> list[str]:
+    """What makes `gpt2dist train` run the plan; the price reaches it as USD_PER_HOUR."""
+    return [word for word in plan.settings() if not word.startswith("cluster.usd_per_hour=")]
+
+
+def render(tree: Tree, comment: Sequence[str]) -> str:
+    """The task as YAML: comment on top, keys in their order, scripts as blocks."""
+    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+    return "\n".join([*comment, text])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Scripts with line ends, as people write them."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
+
+
+_Dumper.add_representer(str, _text)
