@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from gpt2dist import __version__
-from gpt2dist.cli import commands, launch_command, plan_command
+from gpt2dist.cli import commands, compare_command, launch_command, plan_command
 from gpt2dist.errors import BadInput, RunFailure
 
 EPILOG = """\
@@ -115,6 +115,41 @@ def parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=commands.train)
 
+    tune = verbs.add_parser(
+        "tune",
+        help="a sweep over configs that is priced before it starts and keeps to its budget",
+        description="Run a sweep file such as tune/debug.yaml with Ray Tune. It says what all "
+        "trials will cost, refuses what the budget cannot hold, and goes on with --resume.",
+    )
+    tune.add_argument("file", metavar="FILE", help="tune/....yaml")
+    tune.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys of all trials")
+    tune.add_argument("--usd", type=float, metavar="X", help="hard limit of the whole sweep")
+    tune.add_argument("--dry-run", action="store_true", help="trials and price; start nothing")
+    again = tune.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue an interrupted sweep")
+    again.add_argument("--fresh", action="store_true", help="set an earlier one aside")
+    tune.set_defaults(run=compare_command.tune)
+
+    compare = verbs.add_parser(
+        "compare",
+        help="validation loss against dollars, hours, tokens or FLOPs of many runs",
+        description="Compare runs: a table, the frontier, and a page that works offline.",
+    )
+    _many_runs(compare)
+    compare.add_argument("--experiment", metavar="NAME", help="read an MLflow experiment instead")
+    compare.add_argument("--sweep", metavar="NAME", help="all trials of a sweep")
+    compare.add_argument("--x", choices=("usd", "hours", "tokens", "flops"), default="usd")
+    compare.add_argument("--loss", type=float, metavar="L", help="say what reaching L took")
+    compare.add_argument("--html", metavar="FILE", help="write the page")
+    compare.add_argument("--png", metavar="FILE", help="write the picture")
+    compare.add_argument("--csv", metavar="FILE", help="write the table")
+    compare.add_argument("--json", action="store_true", help="print everything as JSON")
+    compare.set_defaults(run=compare_command.compare)
+
+    fit = verbs.add_parser("fit", help="a scaling law from your own runs, for the planner")
+    _many_runs(fit)
+    fit.set_defaults(run=compare_command.fit)
+
     evaluate = verbs.add_parser("eval", help="validation loss of a run's checkpoint")
     _run_arguments(evaluate)
     _device_argument(evaluate)
@@ -158,6 +193,12 @@ def _recipe_arguments(
 ) -> None:
     verb.add_argument("recipe", metavar="RECIPE", help=recipes)
     verb.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to change")
+
+
+def _many_runs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("runs_named", nargs="*", metavar="RUN", help="folders or names; none: all")
+    verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (runs)")
+    verb.add_argument("--force", action="store_true", help="even where the runs do not compare")
 
 
 def _run_arguments(verb: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gpt2dist.cli.main import main
 
-VERBS = [["config"], ["data"], ["data", "prepare"], ["data", "show"], ["train"], ["eval"],
+VERBS = [["config"], ["plan"], ["launch"], ["tune"], ["compare"], ["fit"], ["data"], ["data", "prepare"], ["data", "show"], ["train"], ["eval"],
          ["sample"], ["track"], ["track", "sync"], ["ui"]]  # fmt: skip
 HEAVY = ("torch", "ray", "deepspeed", "mlflow", "numpy", "matplotlib")
 
