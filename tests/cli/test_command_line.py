@@ -9,8 +9,9 @@ import pytest
 
 from gpt2dist.cli.main import main
 
-VERBS = [["config"], ["plan"], ["launch"], ["tune"], ["compare"], ["fit"], ["data"], ["data", "prepare"], ["data", "show"], ["train"], ["eval"],
-         ["sample"], ["track"], ["track", "sync"], ["ui"]]  # fmt: skip
+VERBS = [["config"], ["plan"], ["launch"], ["data"], ["data", "prepare"], ["data", "show"],
+         ["train"], ["tune"], ["compare"], ["fit"], ["eval"], ["sample"], ["export"], ["track"],
+         ["track", "sync"], ["ui"]]  # fmt: skip
 HEAVY = ("torch", "ray", "deepspeed", "mlflow", "numpy", "matplotlib")
 
 
