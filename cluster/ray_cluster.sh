@@ -150,6 +150,7 @@ start_ray() {
     while kill -0 "$1"; do read -r -t 1 -u "$never"; done
     kill -KILL $(ps -o pid= -s "$2")' _ "$$" "$ray_pid" </dev/null >/dev/null 2>&1 &
   guard_pid=$!
+  disown "$guard_pid" # nobody waits for it
   set -m
 }
 
@@ -160,8 +161,8 @@ family() { # pids of all that Ray started on this node
 
 alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
 
-# shellcheck disable=SC2317  # called by the trap
 # Nothing of Ray outlives the command, so that it needs no time to say goodbye.
+# shellcheck disable=SC2317  # called by the trap
 stop_ray() {
   local code=$? deadline=$((SECONDS + 3))
   trap '' TERM INT HUP
