@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import types
@@ -96,6 +97,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _read_recipe(name: str) -> Tree:
     names = recipe_names()
     if name not in names:
@@ -163,7 +169,7 @@ def _unknown(path: str, near: Sequence[str], where: str) -> str:
 def _build(kind: Any, tree: Any, prefix: str, where: str) -> Any:
     if not isinstance(tree, Mapping):
         raise BadInput(f"{prefix.rstrip('.')} must hold keys, not {tree!r} (in {where})")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     values = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"

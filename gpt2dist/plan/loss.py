@@ -71,7 +71,7 @@ def predict_loss(
 
     None where nothing is known about that text and there is no fit of own runs.
     """
-    dataset, unique = _dataset(source)
+    dataset, unique = published_text(source)
     seen = effective_tokens(tokens, unique)
     if own_fit is not None:
         sigma = own_fit.spread * math.sqrt(1 + 1 / own_fit.runs)
@@ -102,7 +102,7 @@ def tokens_for_loss(
 
     None when no number of tokens reaches it, and where `predict_loss` is None.
     """
-    dataset, unique = _dataset(source)
+    dataset, unique = published_text(source)
     if own_fit is not None:
         fresh = own_fit.law.tokens(params, loss)
     elif dataset is None:
@@ -117,7 +117,7 @@ def compute_optimal(
 ) -> tuple[float, float]:
     """Parameters and tokens of least loss for `flops` = 6 N D; an offset does not move them."""
     law = EPOCH if own_fit is None else own_fit.law
-    unique = _dataset(source)[1]
+    unique = published_text(source)[1]
     low, high = math.log(SMALLEST_MODEL), math.log(LARGEST_MODEL)
     # Golden section: the loss falls, then rises with the size, also where text is repeated.
     shrink = (math.sqrt(5) - 1) / 2
@@ -136,7 +136,7 @@ def compute_optimal(
     return params, flops / (6 * params)
 
 
-def _dataset(source: str) -> tuple[str | None, float | None]:
+def published_text(source: str) -> tuple[str | None, float | None]:
     """Name in the published table, and how many different tokens the source holds, if known."""
     if not source.startswith("hf:"):
         return None, None

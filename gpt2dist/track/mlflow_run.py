@@ -127,6 +127,8 @@ class MlflowRun:
             return
         summary = json.loads(path.read_text())
         values = {key: summary.get(field) for key, field in SUMMARY_METRICS.items()}
+        if summary.get("price_source") == "own machine":
+            del values["total_usd"]  # nobody named a price: unknown, not free
         predicted = summary.get("predicted") or {}
         values |= {f"predicted_{name}": predicted.get(name) for name in PREDICTED}
         step, now = summary.get("steps", 0), time.time_ns() // 1_000_000
