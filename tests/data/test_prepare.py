@@ -188,7 +188,7 @@ PREPARE = textwrap.dedent(
     from gpt2dist.errors import RunFailure
     source, out, units, how, local = sys.argv[1:]
     def count(state):
-        if state.units_done == int(units):
+        if state.units_done >= int(units) > 0:
             os.kill(os.getpid(), getattr(signal, how))
     try:
         prepare(DataConfig(source=source, val_fraction=0.1), out, progress=count,
