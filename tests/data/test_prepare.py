@@ -187,8 +187,10 @@ PREPARE = textwrap.dedent(
     from gpt2dist.data.prepare import prepare
     from gpt2dist.errors import RunFailure
     source, out, units, how, local = sys.argv[1:]
+    due = [int(units)] if int(units) else []
     def count(state):
-        if state.units_done >= int(units) > 0:
+        if due and state.units_done >= due[0]:  # units may finish together
+            due.clear()
             os.kill(os.getpid(), getattr(signal, how))
     try:
         prepare(DataConfig(source=source, val_fraction=0.1), out, progress=count,
