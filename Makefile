@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SKY := .venv-sky
 SKY_INSTALLED := $(SKY)/.installed
 
-.PHONY: install sky demo test check format clean
+.PHONY: install sky demo sweep-demo test cloud-test check format clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,14 @@ $(SKY_INSTALLED): tests/sky/constraints.txt
 
 demo: install  ## train the debug recipe end to end, on a CPU or on every GPU there is
 	$(BIN)/gpt2dist train debug
+
+sweep-demo: install  ## six trials with early stopping, then the table, the picture and the page
+	$(BIN)/gpt2dist tune tune/debug.yaml --fresh
+	$(BIN)/gpt2dist compare --sweep debug --x tokens --html runs/sweeps/debug/report.html \
+	  --png runs/sweeps/debug/frontier.png
+
+cloud-test: install  ## real `sky launch` on a cloud made of this machine: Linux, root, 15 minutes
+	cluster/lab/prove.sh
 
 test: install sky
 	$(BIN)/python -m pytest

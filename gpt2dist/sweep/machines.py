@@ -1,0 +1,88 @@
+"""The machines of a sweep: what they offer, whether its trials fit, the data they all read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2dist.data.prepare import dataset_dir
+from gpt2dist.data.shards import load_dataset_folder, require
+from gpt2dist.errors import BadInput
+from gpt2dist.sweep.schema import Sweep
+from gpt2dist.sweep.trials import Trial
+from gpt2dist.train import ray_run
+from gpt2dist.train.placement import Machine, probe_machine
+from gpt2dist.train.preparing import prepare_aloud
+
+
+@dataclass(frozen=True)
+class Machines:
+    machine: Machine
+    "One of them."
+    gpus_per_machine: int
+    gpus: int
+    cores: int
+
+    @classmethod
+    def here(cls, sweep: Sweep, start_ray: bool) -> Machines:
+        """This machine, or the Ray cluster that $RAY_ADDRESS names.
+
+        Raises BadInput at once for trials that could only wait forever.
+        """
+        if os.environ.get("RAY_ADDRESS") and start_ray:
+            cluster = ray_run.connect()
+            machine, gpus, cores = cluster.machine, cluster.gpus, cluster.cores
+            found = cls(machine, machine.gpus or gpus, gpus, cores)
+        else:
+            machine = probe_machine()
+            found = cls(machine, machine.gpus, machine.gpus, machine.cpu_cores)
+        found.require_room(sweep)
+        return found
+
+    def require_room(self, sweep: Sweep) -> None:
+        asked, at_once = sweep.resources, sweep.at_once
+        if asked.gpus > self.gpus:
+            raise BadInput(
+                f"resources.gpus={asked.gpus:g}: a trial needs more than the {self.gpus} GPUs here "
+                f"and would wait forever (in {sweep.file})"
+            )
+        if asked.gpus:
+            room = int(self.gpus / asked.gpus + 1e-9)
+            if at_once > room:
+                raise BadInput(
+                    f"at_once={at_once} trials of resources.gpus={asked.gpus:g} need more than the "
+                    f"{self.gpus} GPUs here; use sweep.at_once={room} (in {sweep.file})"
+                )
+        elif self.gpus and sweep.config.cluster.device != "cpu":
+            raise BadInput(
+                f"resources.gpus is 0, but there are {self.gpus} GPUs here; set resources.gpus, or "
+                f"cluster.device=cpu to leave them alone (in {sweep.file})"
+            )
+        if sweep.in_processes and at_once * asked.cpus > self.cores:
+            most = self.cores // asked.cpus
+            hint = f"use sweep.at_once={most}" if most else f"resources.cpus={self.cores} at most"
+            raise BadInput(
+                f"at_once={at_once} trials of resources.cpus={asked.cpus} need more than the "
+                f"{self.cores} cores here; {hint} (in {sweep.file})"
+            )
+
+    def prepare_data(self, trials: Sequence[Trial], say: Callable[[str], None]) -> None:
+        """Prepare what is missing once, before several trials would do it at the same time."""
+        done = set()
+        for trial in trials:
+            config = trial.config
+            folder = Path(config.paths.dataset or dataset_dir(config.paths.data, config.data))
+            if folder in done:
+                continue
+            done.add(folder)
+            if not (folder / "manifest.json").exists() and config.paths.dataset is None:
+                say(f"no prepared data at {folder}: preparing {config.data.source} first")
+                prepare_aloud(config.data, folder, say, local=not os.environ.get("RAY_ADDRESS"))
+            if Path(config.data.source) != folder:
+                require(load_dataset_folder(folder), config.data)
+
+    def connect(self) -> None:
+        """Join or start Ray."""
+        ray_run.connect()
