@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SKY := .venv-sky
 SKY_INSTALLED := $(SKY)/.installed
 
-.PHONY: install sky demo sweep-demo test cloud-test check format clean
+.PHONY: install sky demo sweep-demo test test-slow cloud-test check format clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,9 @@ sweep-demo: install  ## six trials with early stopping, then the table, the pict
 	$(BIN)/gpt2dist tune tune/debug.yaml --fresh
 	$(BIN)/gpt2dist compare --sweep debug --x tokens --html runs/sweeps/debug/report.html \
 	  --png runs/sweeps/debug/frontier.png
+
+test-slow: install  ## whole sweeps that are killed or run out of money: minutes more
+	$(BIN)/python -m pytest -m slow
 
 cloud-test: install  ## real `sky launch` on a cloud made of this machine: Linux, root, 15 minutes
 	cluster/lab/prove.sh

@@ -16,6 +16,9 @@ from gpt2dist.train import ray_run
 from gpt2dist.train.placement import Machine, probe_machine
 from gpt2dist.train.preparing import prepare_aloud
 
+CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "false")
+"""Else Ray's workers kill -9 what they started when they end, and a trial could not save."""
+
 
 @dataclass(frozen=True)
 class Machines:
@@ -32,6 +35,7 @@ class Machines:
         Raises BadInput at once for trials that could only wait forever.
         """
         if os.environ.get("RAY_ADDRESS") and start_ray:
+            os.environ.setdefault(*CHILDREN_LIVE_ON)
             cluster = ray_run.connect()
             machine, gpus, cores = cluster.machine, cluster.gpus, cluster.cores
             found = cls(machine, machine.gpus or gpus, gpus, cores)
@@ -85,4 +89,5 @@ class Machines:
 
     def connect(self) -> None:
         """Join or start Ray."""
+        os.environ.setdefault(*CHILDREN_LIVE_ON)
         ray_run.connect()

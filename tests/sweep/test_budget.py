@@ -11,6 +11,8 @@ from sweeping import Tune, interval_usd, spent_usd, states, sweep_dir, trial_dir
 
 from gpt2dist.config.load import resolve
 
+pytestmark = pytest.mark.slow
+
 RATES = {"optim.peak_lr": {"grid": [1e-3, 3e-3, 1e-2]}}
 
 
