@@ -26,7 +26,7 @@ CLOSE_SECONDS = 300.0
 ATTEMPTS = 3
 "At the end: a locked database is free again a moment later."
 PARENT_TAG, BEST_TAG = "mlflow.parentRunId", "best"
-STATUS_OF_STATE = {**STATUS_OF_END, "stopped": "KILLED", "running": "RUNNING"}
+STATUS_OF_STATE = {**STATUS_OF_END, "stopped": "KILLED", "waiting": "KILLED"}
 
 
 class SweepMlflow:
@@ -37,7 +37,8 @@ class SweepMlflow:
         self._sweeper, self._uri, self._on_trouble = sweeper, uri, on_trouble
         self._parent: MlflowRun | None = None
         self._runs: dict[int, MlflowRun] = {}
-        self._settled: set[int] = set()
+        self._settled: set[tuple[int, int]] = set()
+        "Number and start of trials that MLflow knows the end of."
         self._warned = False
         self._summary: dict[str, Any] | None = None
         self._status = "FINISHED"
@@ -77,17 +78,18 @@ class SweepMlflow:
                 "sweep goes on, its files have everything: --resume sends what is missing"
             )
 
-    def _round(self) -> None:
+    def _round(self, last: bool = False) -> None:
         parent = self._open_parent()
         for record in self._sweeper.records:
-            number = record.trial.number
+            start = (record.trial.number, record.starts)
             rows_file = record.folder.path / ROWS_FILE
-            if not record.starts or number in self._settled or not rows_file.exists():
+            if not record.starts or start in self._settled or not rows_file.exists():
                 continue
-            over = record.state != "running" and not record.folder.is_busy()
-            self._send_trial(record, parent, over)
-            if over:
-                self._settled.add(number)
+            # A waiting one was interrupted; it may go on, or the budget ends before.
+            ended = record.state not in ("running", "waiting") and not record.folder.is_busy()
+            self._send_trial(record, parent, ended or last)
+            if ended:
+                self._settled.add(start)
 
     def _open_parent(self) -> MlflowRun:
         if self._parent is None:
@@ -117,12 +119,13 @@ class SweepMlflow:
         run.send_rows(read_rows(record.folder.path / ROWS_FILE))
         if over:
             run.send_summary()
-            self._tag(run.run_id, {"ended": record.state, "reason": record.reason})
+            ended = "interrupted" if record.state == "waiting" else record.state
+            self._tag(run.run_id, {"ended": ended, "reason": record.reason})
             run.send_artifacts()
-        run.set_status(STATUS_OF_STATE.get(record.state, "RUNNING"))
+        run.set_status(STATUS_OF_STATE.get(record.state, "RUNNING") if over else "RUNNING")
 
     def _finish(self) -> None:
-        self._round()
+        self._round(last=True)
         parent, summary = self._open_parent(), self._summary or {}
         client = self._client()
         best = summary.get("best")
