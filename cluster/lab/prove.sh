@@ -4,7 +4,7 @@
 #   2. the same with a dollar budget, which stops it cleanly and in time;
 #   3. a managed job, whose machines are taken away in mid-run: it recovers from the bucket;
 #   4. cluster/slurm.sbatch, told to stop: it saves, queues again and goes on.
-# Needs Linux, root and what docs/cluster.md lists; some 15 minutes on two cores. Without DIR the
+# Needs Linux, root and what docs/cluster.md lists; 15 to 30 minutes on two cores. Without DIR the
 # lab lives in a temporary folder and is deleted at the end.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
