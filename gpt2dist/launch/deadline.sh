@@ -8,7 +8,8 @@
 #
 # CMD gets a session of its own. What it started may sit in other process groups, ignore SIGTERM and
 # hold the output open, by which SkyPilot would take the job for running and the machine for busy:
-# when CMD has ended, whatever is left in the session is killed.
+# when CMD has ended, whatever is left in the session is killed, and seen to be gone: a kill returns
+# before the killed have let go of their files (zombies have). What the kernel cannot end in 10 s is left to it.
 within() {
   local seconds=$1 grace=$2 code=0
   shift 2
@@ -22,6 +23,10 @@ within() {
     wait "$session" || code=$?
   done
   trap - TERM INT HUP
-  pkill -KILL --session "$session" || true
+  local tries=0 alive='!/^Z/ { alive = 1 } END { exit !alive }'
+  while ((tries++ < 100)) && ps -o stat= --sid "$session" | awk "$alive"; do
+    pkill -KILL --session "$session" || true
+    sleep 0.1
+  done
   return "$code"
 }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -79,10 +80,11 @@ def _end_with_parent() -> None:
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
+    came = itertools.count()
+
     def leave(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        prctl(_PR_SET_PDEATHSIG, 0)
-        signal.raise_signal(signal.SIGTERM)
+        if next(came) == 0:  # the handler itself may be interrupted by the next one
+            signal.raise_signal(signal.SIGTERM)
 
     signal.signal(LEAVE, leave)
     prctl(_PR_SET_PDEATHSIG, LEAVE)
