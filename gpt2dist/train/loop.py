@@ -23,13 +23,12 @@ from gpt2dist.model.schedule import learning_rate
 from gpt2dist.train.checkpoint import TrainState
 from gpt2dist.train.control import Control
 from gpt2dist.train.engine import Engine, StepResult
+from gpt2dist.train.pace import Pace, is_due
 
 SKIPS_IN_A_ROW = {"fp32": 10, "bf16": 10, "fp16": 40}
 "Non-finite steps before the run gives up; fp16 needs some to find its loss scale."
 SPIKE_NATS = 0.5
 "A step this far above the median of the last 50 is reported as a spike."
-SAVE_MARGIN = 2.0
-"The last save may be slower than every one before it: a budget must hold all the same."
 
 
 class Diverged(RunFailure):
@@ -71,7 +70,6 @@ class Stopwatch:
     def __init__(self) -> None:
         self.train = self.data_wait = 0.0
         self.steps = 0
-        self.longest_step = self.longest_save = self.longest_eval = 0.0
 
     def restart(self) -> None:
         self.train = self.data_wait = 0.0
@@ -87,25 +85,26 @@ def run_loop(
     control: Control,
     recorder: Recorder,
     duties: Duties,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Ending:
     """Train from `state` to the end, the budget or a stop request; saves before it returns.
 
     `batches` yields int64 [B, T + 1] micro-batches from the state's cursor on. Raises Diverged
     when non-finite steps persist.
     """
-    total, watch = config.total_steps, Stopwatch()
+    total, watch, pace = config.total_steps, Stopwatch(), Pace(config)
     accumulation = engine.config["accumulation"]
     recent: deque[float] = deque(maxlen=50)
-    last_save_step, last_save_time = state.step, time.monotonic()
+    last_save_step, last_save_time = state.step, clock()
     ending: Ending | None = None
     while ending is None and state.step < total:
-        started = time.monotonic()
+        started = clock()
         micro_batches = [next(batches) for _ in range(accumulation)]
-        data_wait = time.monotonic() - started
-        code, reason = recorder.stop_reason(state, _next_seconds(watch, state, config))
+        data_wait = clock() - started
+        code, reason = recorder.stop_reason(state, pace.until_saved(state.step + 1))
         valid = sum(int((micro[:, 1:] >= 0).sum()) for micro in micro_batches)
         minutes = config.checkpoint.every_minutes
-        overdue = minutes is not None and time.monotonic() - last_save_time > 60 * minutes
+        overdue = minutes is not None and clock() - last_save_time > 60 * minutes
         global_valid, code_sum, save_votes = control.total(valid, code, overdue)
         if code_sum != RUNNING:
             kind = "budget" if code_sum == OUT_OF_BUDGET else "interrupted"
@@ -114,32 +113,33 @@ def run_loop(
         loss, result = _step(engine, micro_batches, int(global_valid), state, config, control)
         state = _advance(state, loss, int(global_valid), result, config)
         _watch_losses(state, loss, result, recent, precision, recorder)
-        seconds = time.monotonic() - started
+        seconds = clock() - started
         watch.train += seconds
         watch.data_wait += data_wait
         watch.steps += 1
-        if watch.steps > 1:  # the first step of a process warms caches and compilers up
-            watch.longest_step = max(watch.longest_step, seconds)
+        pace.stepped(seconds)
 
         val_loss = None
-        if state.step == total or _is_due(state.step, config.eval.every_steps):
-            began = time.monotonic()
+        if state.step == total or is_due(state.step, config.eval.every_steps):
+            began = clock()
             val_loss = duties.evaluate()
-            watch.longest_eval = max(watch.longest_eval, time.monotonic() - began)
+            pace.evaluated(clock() - began)
             state = _judge(state, val_loss)
-        row_due = val_loss is not None or _is_due(state.step, config.track.every_steps)
+        row_due = val_loss is not None or is_due(state.step, config.track.every_steps)
         if row_due or state.step == total:
             recorder.row(_row(state, result, config, watch, val_loss))
             state = replace(state, pending_loss_sum=0.0, pending_tokens=0)
             watch.restart()
-        if state.step == total or _is_due(state.step, config.eval.sample_every_steps):
+        if state.step == total or is_due(state.step, config.eval.sample_every_steps):
+            began = clock()
             duties.sample(state.step)
-        save_due = save_votes > 0 or _is_due(state.step, config.checkpoint.every_steps)
-        if save_due or state.step == total:
-            began = time.monotonic()
+            pace.sampled(clock() - began)
+        save_due = save_votes > 0 or is_due(state.step, config.checkpoint.every_steps)
+        if save_due or state.step == total or pace.must_learn_save:
+            began = clock()
             duties.save(state)
-            last_save_step, last_save_time = state.step, time.monotonic()
-            watch.longest_save = max(watch.longest_save, last_save_time - began)
+            last_save_step, last_save_time = state.step, clock()
+            pace.saved(last_save_time - began)
     if ending is None:
         ending = Ending("finished", f"{total:,} steps done", state)
     if last_save_step != state.step:
@@ -234,14 +234,3 @@ def _row(
     if val_loss is not None:
         row["val_loss"] = val_loss
     return row
-
-
-def _next_seconds(watch: Stopwatch, state: TrainState, config: Config) -> float:
-    """What the next step may take until everything is saved, from what it took so far."""
-    seconds = watch.longest_step + SAVE_MARGIN * watch.longest_save
-    due = _is_due(state.step + 1, config.eval.every_steps) or state.step + 1 == config.total_steps
-    return seconds + (watch.longest_eval if due else 0.0)
-
-
-def _is_due(step: int, every_steps: int | None) -> bool:
-    return every_steps is not None and step % every_steps == 0
