@@ -2,7 +2,8 @@
 # rented.sh 'CMD...': run CMD on a rented machine, for no longer than the budget lasts.
 #
 # CMD is one simple command in shell syntax. It is expanded here, so it can use what this script
-# sets: RUN_BUDGET_USD and the array `overrides`.
+# sets: RUN_BUDGET_USD, for a run that accounts for the machine from its boot on; SWEEP_BUDGET_USD,
+# for a sweep, whose trials account only for themselves; and the array `overrides`.
 #
 # The task's envs
 #   RUN            name of the run's folder; it goes on from BUCKET if it is there

@@ -127,7 +127,7 @@ timeout 7200 "${GPT2DIST_VENV:-$HOME/gpt2dist-venv}/bin/python" \\
 
 SWEEP_RUN = """\
 bash gpt2dist/launch/rented.sh 'bash cluster/ray_cluster.sh
-  gpt2dist tune "$SWEEP" "${overrides[@]}" budget.usd="$RUN_BUDGET_USD"'
+  gpt2dist tune "$SWEEP" "${overrides[@]}" --usd "$SWEEP_BUDGET_USD"'
 """
 
 

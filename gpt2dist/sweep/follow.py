@@ -15,7 +15,13 @@ from gpt2dist.config.load import from_tree
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.sweep.child import LEAVE, Order
 from gpt2dist.sweep.folder import TrialFolder
-from gpt2dist.track.ledger import LEDGER_FILE, Ledger, price_usd_per_hour, read_attempts
+from gpt2dist.track.ledger import (
+    BILLED_VARIABLE,
+    LEDGER_FILE,
+    Ledger,
+    price_usd_per_hour,
+    read_attempts,
+)
 from gpt2dist.track.rows import ROWS_FILE
 from gpt2dist.train.run_folder import DRIVER_LOCK, locked, read_outcome
 from gpt2dist.train.watch import Tail
@@ -27,6 +33,8 @@ LAST_PROCESS_SECONDS = 60.0
 "How long a process of an earlier start may need to save before the next one begins."
 WORKER_VARIABLES = ("RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS")
 "What Ray sets in the processes of its workers."
+NOT_FOR_TRIALS = (*WORKER_VARIABLES, BILLED_VARIABLE)
+"Every trial would account for its machine's setup; `launch` takes that off the sweep's budget."
 REPORTED = ("step", "tokens", "loss", "val_loss", "usd", "seconds")
 
 
@@ -161,7 +169,7 @@ class TrialProcess:
 
 def _environment(ray_address: str | None) -> dict[str, str]:
     """Of the trial's process, which is a driver of its own and none of Ray's workers."""
-    found = {key: value for key, value in os.environ.items() if key not in WORKER_VARIABLES}
+    found = {key: value for key, value in os.environ.items() if key not in NOT_FOR_TRIALS}
     if ray_address is not None:
         found["RAY_ADDRESS"] = ray_address
     return found

@@ -90,6 +90,15 @@ def test_the_exit_code_is_the_commands(machine, code):
     assert rented(machine, f"bash -c 'exit {code}'").returncode == code
 
 
+def test_a_sweep_has_what_the_machines_setup_left(machine):
+    half_an_hour_ago = f"{time.time() - 1800:.0f}"
+    (machine / ".gpt2dist" / "accounted_until").write_text(half_an_hour_ago)
+    done = rented(machine, 'echo "$RUN_BUDGET_USD" "$SWEEP_BUDGET_USD"')
+    assert done.returncode == 0, done.stderr
+    run_usd, sweep_usd = (float(word) for word in done.stdout.splitlines()[-1].split())
+    assert run_usd - sweep_usd == pytest.approx(1.39 / 2, abs=0.05)
+
+
 def test_a_spent_budget_runs_nothing(machine):
     done = rented(machine, "touch started", BUDGET_USD="0.2")
     assert done.returncode == 2
