@@ -39,7 +39,7 @@ ALLOWED = {
     "train": {"torch", "deepspeed", "ray"},
     "compare": {"matplotlib"},
     "launch": {"sky"},
-    "sweep": {"ray", "matplotlib", "mlflow"},
+    "sweep": {"ray", "matplotlib"},
     "cli": set(),
     "__main__": set(),
 }

@@ -120,46 +120,33 @@ class SweepMlflow:
         if over:
             run.send_summary()
             ended = "interrupted" if record.state == "waiting" else record.state
-            self._tag(run.run_id, {"ended": ended, "reason": record.reason})
+            run.tag({"ended": ended, "reason": record.reason})
             run.send_artifacts()
         run.set_status(STATUS_OF_STATE.get(record.state, "RUNNING") if over else "RUNNING")
 
     def _finish(self) -> None:
         self._round(last=True)
         parent, summary = self._open_parent(), self._summary or {}
-        client = self._client()
         best = summary.get("best")
         tags = {"ended": str(summary.get("ended")), "trials": str(len(summary.get("trials", [])))}
         if best is not None:
             tags |= {"best_trial": best["trial"], "best_checkpoint": _absolute(best["checkpoint"])}
-            for name, value in best["means"].items():
-                client.log_metric(parent.run_id, f"best_{name}", value)
-        self._tag(parent.run_id, tags)
+            parent.send_figures({f"best_{name}": mean for name, mean in best["means"].items()})
+        parent.tag(tags)
         for record in self._sweeper.records:
             run = self._runs.get(record.trial.number)
             if run is not None:
                 mark = {BEST_TAG: "false"}
                 if best is not None and record.trial.name == best["trial"]:
                     mark = {BEST_TAG: "true", "best_checkpoint": _absolute(best["checkpoint"])}
-                self._tag(run.run_id, mark)
-        for metric in ("usd", "machine_hours", "tokens"):
-            if summary.get(metric) is not None:
-                client.log_metric(parent.run_id, f"total_{metric}", summary[metric])
+                run.tag(mark)
+        totals = {name: summary.get(name) for name in ("usd", "machine_hours", "tokens")}
+        parent.send_figures({f"total_{k}": v for k, v in totals.items() if v is not None})
         for name in (BEST_FILE, PICTURE_FILE, SUMMARY_FILE):
             file: Path = self._sweeper.folder / name
             if file.exists():
-                client.log_artifact(parent.run_id, str(file))
+                parent.send_file(file)
         parent.set_status(self._status)
-
-    def _tag(self, run_id: str, tags: dict[str, str]) -> None:
-        client = self._client()
-        for key, value in tags.items():
-            client.set_tag(run_id, key, value)
-
-    def _client(self) -> Any:
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=self._uri)
 
 
 def _absolute(path: str | None) -> str:

@@ -150,6 +150,17 @@ class MlflowRun:
             self._client.log_artifact(self.run_id, str(self._run_dir / name))
         return names
 
+    def send_figures(self, values: Mapping[str, float]) -> None:
+        """Logs single figures, without a step."""
+        for key, value in values.items():
+            self._client.log_metric(self.run_id, key, value)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        self._log_params_and_tags({}, tags)
+
+    def send_file(self, path: Path) -> None:
+        self._client.log_artifact(self.run_id, str(path))
+
     def set_status(self, status: str) -> None:
         """RUNNING, or the end: FINISHED, FAILED or KILLED."""
         if status == self.status:
