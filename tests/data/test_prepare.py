@@ -182,7 +182,7 @@ def test_default_folders_differ_by_settings_and_can_be_read(tmp_path):
 
 PREPARE = textwrap.dedent(
     """
-    import os, signal, sys
+    import signal, sys
     from gpt2dist.config.schema import DataConfig
     from gpt2dist.data.prepare import prepare
     from gpt2dist.errors import RunFailure
@@ -191,7 +191,7 @@ PREPARE = textwrap.dedent(
     def count(state):
         if due and state.units_done >= due[0]:  # units may finish together
             due.clear()
-            os.kill(os.getpid(), getattr(signal, how))
+            signal.raise_signal(getattr(signal, how))  # os.kill may pick any thread
     try:
         prepare(DataConfig(source=source, val_fraction=0.1), out, progress=count,
                 local=local == "local")
