@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -182,7 +183,7 @@ def test_default_folders_differ_by_settings_and_can_be_read(tmp_path):
 
 PREPARE = textwrap.dedent(
     """
-    import signal, sys
+    import os, signal, sys
     from gpt2dist.config.schema import DataConfig
     from gpt2dist.data.prepare import prepare
     from gpt2dist.errors import RunFailure
@@ -191,7 +192,7 @@ PREPARE = textwrap.dedent(
     def count(state):
         if due and state.units_done >= due[0]:  # units may finish together
             due.clear()
-            signal.raise_signal(getattr(signal, how))  # os.kill may pick any thread
+            os.kill(os.getpid(), getattr(signal, how))
     try:
         prepare(DataConfig(source=source, val_fraction=0.1), out, progress=count,
                 local=local == "local")
@@ -205,6 +206,7 @@ def run_prepare(source, out, units=0, how="SIGKILL", local="local", limit_bytes=
     """Prepares in a process of its own that gets the signal `how` after so many units."""
 
     def limit():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
         if limit_bytes:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
