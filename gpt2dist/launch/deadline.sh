@@ -22,11 +22,11 @@ within() {
     code=0
     wait "$session" || code=$?
   done
-  trap - TERM INT HUP
   local tries=0 alive='!/^Z/ { alive = 1 } END { exit !alive }'
   while ((tries++ < 100)) && ps -o stat= --sid "$session" | awk "$alive"; do
     pkill -KILL --session "$session" || true
     sleep 0.1
   done
+  trap - TERM INT HUP # not before: the upload that follows must not be lost to a second signal
   return "$code"
 }
