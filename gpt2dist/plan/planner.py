@@ -193,7 +193,7 @@ def _own_price(config: Config, hardware: Hardware) -> Offer | None:
         return None
     return Offer(
         provider="own",
-        instance="own machine",
+        instance="machine",
         gpu=hardware.gpu.key,
         gpus=hardware.gpus_per_node,
         region="here",

@@ -97,7 +97,7 @@ def own_machine(gpu: str, gpus: int, watts: float, usd_per_kwh: float) -> Offer:
     """A machine that costs its electricity; `watts` of the whole machine under load."""
     return Offer(
         provider="own",
-        instance="own machine",
+        instance="machine",
         gpu=gpu_named(gpu).key,
         gpus=gpus,
         region="",
