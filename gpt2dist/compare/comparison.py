@@ -7,7 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpt2dist.compare.frontier import Point, learning_curve, pareto, reached_by, spent_to_reach
+from gpt2dist.compare.frontier import (
+    Point,
+    learning_curve,
+    not_overtaken,
+    pareto,
+    reached_by,
+    spent_to_reach,
+)
 from gpt2dist.compare.groups import (
     Group,
     describe_target,
@@ -110,6 +117,21 @@ def compare_runs(
     )
 
 
+def frontier_of(comparison: Comparison, axis: Axis, ends: Sequence[tuple[int, Point]]) -> list[int]:
+    """Indices of the runs that nobody beats, cheapest first; `ends` says where each one ended.
+
+    A run that did not finish has to be better than finished runs were on their way, too: those had
+    as low a loss for the same price, and learned on.
+    """
+    finished = [end for end in ends if comparison.runs[end[0]].ended == "finished"]
+    others = [end for end in ends if comparison.runs[end[0]].ended != "finished"]
+    if finished and others:
+        curves = (comparison.curve(comparison.runs[index], axis) for index, _ in finished)
+        others = [others[kept] for kept in not_overtaken([point for _, point in others], curves)]
+    known = sorted(finished + others)
+    return [known[kept][0] for kept in pareto([point for _, point in known])]
+
+
 def interval_places(
     comparison: Comparison, axis: Axis
 ) -> list[tuple[Group, float, tuple[Run, ...]]]:
@@ -132,8 +154,7 @@ def _rank(loss: float | None, name: str) -> tuple[bool, float, str]:
 
 
 def _frontier(comparison: Comparison, axis: Axis) -> tuple[int, ...]:
-    placed = comparison.placed(axis)
-    return tuple(placed[kept][0] for kept in pareto([point for _, point in placed]))
+    return tuple(frontier_of(comparison, axis, comparison.placed(axis)))
 
 
 def _findings(groups: Sequence[Group], unit: str, target: float | None) -> list[str]:

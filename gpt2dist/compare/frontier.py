@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 
 from gpt2dist.compare.run_record import Axis, Run
 
@@ -25,6 +26,14 @@ def pareto(points: Sequence[Point]) -> list[int]:
         if points[index][1] < best[1] or points[index] == best:
             kept.append(index)
     return kept
+
+
+def not_overtaken(ends: Sequence[Point], curves: Iterable[Sequence[Point]]) -> list[int]:
+    """Indices of the ends for whose price no curve had come as low before."""
+    passed = sorted(point for curve in curves for point in curve)
+    spent = [x for x, _ in passed]
+    lowest = list(accumulate((y for _, y in passed), min, initial=math.inf))
+    return [i for i, (x, y) in enumerate(ends) if lowest[bisect_right(spent, x)] > y]
 
 
 def spent_to_reach(run: Run, loss: float, axis: Axis) -> float | None:

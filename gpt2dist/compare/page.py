@@ -8,8 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from gpt2dist.compare.colours import DARK, LIGHT, series_of
-from gpt2dist.compare.comparison import Comparison, interval_places
-from gpt2dist.compare.frontier import pareto
+from gpt2dist.compare.comparison import Comparison, frontier_of, interval_places
 from gpt2dist.compare.run_record import AXES, Axis, Run
 from gpt2dist.compare.table import group_tree
 
@@ -98,7 +97,7 @@ def _best_frontier(comparison: Comparison, axis: Axis) -> list[int]:
         for index, (x, _) in comparison.placed(axis)
     ]
     known = [(index, (x, best)) for index, x, best in placed if best is not None]
-    return [known[kept][0] for kept in pareto([point for _, point in known])]
+    return frontier_of(comparison, axis, known)
 
 
 def _run(comparison: Comparison, run: Run, colour: int) -> dict[str, Any]:

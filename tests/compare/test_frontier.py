@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from gpt2dist.compare.frontier import pareto, reached_by, spent_to_reach
+from gpt2dist.compare.comparison import compare_runs
+from gpt2dist.compare.frontier import not_overtaken, pareto, reached_by, spent_to_reach
 from gpt2dist.compare.run_folders import read_run
 from gpt2dist.compare.texts import known_text
 
@@ -27,6 +28,47 @@ def test_pareto_set_is_what_brute_force_finds(seed):
     assert len(found) == len(expected)
     spent = [points[index][0] for index in found]
     assert spent == sorted(spent)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_ends_that_a_curve_overtook_are_what_brute_force_finds(seed):
+    rng = random.Random(seed)
+
+    def points(most):
+        return [(rng.randint(1, 8), rng.randint(1, 8)) for _ in range(rng.randint(0, most))]
+
+    ends, curves = points(20), [points(4) for _ in range(rng.randint(0, 4))]
+    passed = [point for curve in curves for point in curve]
+    expected = [i for i, (x, y) in enumerate(ends) if not any(a <= x and b <= y for a, b in passed)]
+    assert not_overtaken(ends, curves) == expected
+
+
+@pytest.mark.parametrize(("loss_when_stopped", "on_it"), [(4.0, False), (3.9, True)])
+def test_a_stopped_run_is_no_bargain_where_a_finished_one_had_come_as_low(
+    make, loss_when_stopped, on_it
+):
+    """Both cost $0.25 after four steps; the finished one was at 4.0 there and ended at 3.0."""
+    finished = make("finished")
+    stopped = make(
+        "stopped",
+        "optim.peak_lr=0.002",
+        curve=((1, 5.0), (4, loss_when_stopped)),
+        seconds=250.0,
+        ended="budget",
+    )
+    compared = compare_runs([read_run(finished, known_text), read_run(stopped, known_text)])
+    names = [compared.runs[index].name for index in compared.frontier["usd"]]
+    assert names == (["stopped", "finished"] if on_it else ["finished"])
+
+
+def test_runs_of_which_none_finished_still_have_a_frontier(make):
+    runs = [
+        read_run(make("low", ended="budget"), known_text),
+        read_run(make("cheap", "train.seed=2", seconds=500.0, curve=((1, 5.0), (16, 3.5)),
+                      ended="interrupted"), known_text),
+    ]  # fmt: skip
+    compared = compare_runs(runs)
+    assert [compared.runs[index].name for index in compared.frontier["usd"]] == ["cheap", "low"]
 
 
 def test_price_of_a_loss_lies_on_the_line_between_evaluations(make):
