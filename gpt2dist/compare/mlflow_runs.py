@@ -42,6 +42,7 @@ def _run(stored: StoredRun) -> Run:
         "device": stored.tags.get("device"),
         "workers": workers,
         "seconds": last.get("total_seconds", last.get("seconds")),
+        "val_tokens_per_byte": _number(stored.tags.get("val_tokens_per_byte")),
         "predicted": {name: last.get(f"predicted_{name}") for name in PREDICTED},
     }
     hours = None if summary["seconds"] is None else summary["seconds"] / 3600
@@ -54,6 +55,10 @@ def _run(stored: StoredRun) -> Run:
         gpu_hours=hours * workers if hours is not None and workers is not None else None,
         text=known_text(config),
     )
+
+
+def _number(text: str | None) -> float | None:
+    return None if text in (None, "None") else float(text)
 
 
 def _ended(stored: StoredRun, config: Config) -> str:

@@ -75,7 +75,7 @@ class Run:
     validation: tuple[Any, ...]
     "Settings that choose which part of the text is held out and how much of it is read."
     tokens_per_byte: float | None
-    "Of the validation split, from the dataset's manifest."
+    "Of the validation split, from the dataset's manifest or the run's summary."
     params: int
     flops_per_token: int
     ended: str
@@ -145,7 +145,7 @@ def make_run(
     """The record of a run from its config, what became of it, and its rows with `val_loss`.
 
     `summary` has the fields of summary.json. `usd` None: no price is known, also not of its rows.
-    `text`: what the dataset's manifest says, where there is one.
+    `text`: what the dataset's manifest says, where it is on this machine.
     """
     learned = {section: asdict(getattr(config, section)) for section in IDENTITY_SECTIONS}
     settings = flatten(learned)
@@ -164,7 +164,7 @@ def make_run(
         seed=config.train.seed,
         text=Text(corpus_of(source), data.tokenizer, data.text_field, source),
         validation=(source, data.val_fraction, data.max_documents, config.eval.tokens),
-        tokens_per_byte=text.tokens_per_byte if text else None,
+        tokens_per_byte=text.tokens_per_byte if text else summary.get("val_tokens_per_byte"),
         params=parameters(config.model),
         flops_per_token=flops_per_token(config.model),
         ended=summary["ended"],

@@ -32,8 +32,8 @@ def require_comparable(runs: Sequence[Run], *, force: bool) -> list[str]:
             + (
                 "Losses are in bits per byte of the validation text, which no tokenizer changes"
                 if in_bits(runs)
-                else "Losses are in nats per token and do not compare: not every run's dataset, "
-                "with its byte counts, is on this machine"
+                else "Losses are in nats per token and do not compare: not every run's summary or "
+                "dataset on this machine says how many bytes its tokens are"
             )
         ]
     if len({run.validation for run in runs}) > 1:
@@ -54,8 +54,9 @@ def _way_out(runs: Sequence[Run]) -> str:
         return "name runs of one text, or give --force to compare in bits per byte"
     unknown = sum(run.tokens_per_byte is None for run in runs)
     return (
-        f"name runs of one text, or give --force to show them all the same (bits per byte need "
-        f"the prepared datasets on this machine; {unknown} of {len(runs)} are not)"
+        f"name runs of one text, or give --force to show them all the same (not in bits per byte: "
+        f"{unknown} of {len(runs)} runs have neither a summary with the bytes of their tokens nor "
+        "their dataset on this machine)"
     )
 
 
@@ -75,6 +76,4 @@ def _manifest(folder: str) -> KnownText | None:
     except BadInput:
         # Damage there is for the commands that train on it to report; here it means unknown.
         return None
-    totals = dataset.totals["val"]
-    known = totals.tokens / totals.text_bytes if totals.text_bytes else None
-    return KnownText(dataset.source, known)
+    return KnownText(dataset.source, dataset.val_tokens_per_byte)

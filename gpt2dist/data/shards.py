@@ -66,6 +66,12 @@ class Dataset:
     started: str
     finished: str
 
+    @property
+    def val_tokens_per_byte(self) -> float | None:
+        """Tokens of the validation split, separators counted, per byte of its UTF-8 text."""
+        totals = self.totals["val"]
+        return totals.tokens / totals.text_bytes if totals.text_bytes else None
+
     def split(self, name: Split) -> tuple[Shard, ...]:
         """Shards of one split, in order."""
         return tuple(shard for shard in self.shards if shard.split == name)

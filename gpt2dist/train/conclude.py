@@ -56,6 +56,7 @@ class MlflowSide:
                 "precision": self._job.placement.precision,
                 "usd_per_hour": str(self._job.usd_per_hour),
                 "price_source": self._job.price_source,
+                "val_tokens_per_byte": str(self._job.val_tokens_per_byte),
             },
             on_trouble=self._note,
         )
@@ -122,6 +123,7 @@ def conclude(
         workers=job.placement.workers,
         precision=job.placement.precision,
     )
+    summary["val_tokens_per_byte"] = job.val_tokens_per_byte
     summary["predicted"] = job.predicted
     summary["prediction_error"] = errors(job.predicted, summary)
     newest = checkpoint.list_checkpoints(run_dir)

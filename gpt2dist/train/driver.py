@@ -78,6 +78,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         price_source=price_source,
         use_ray=not launch.local,
         predicted=prediction(config, placement, (usd_per_hour, price_source)),
+        val_tokens_per_byte=dataset.val_tokens_per_byte,
     )
     with run_folder.locked(run_dir / run_folder.DRIVER_LOCK, wait_seconds=5):
         run_folder.claim(run_dir, config)

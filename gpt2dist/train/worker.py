@@ -55,6 +55,8 @@ class Job:
     use_ray: bool
     predicted: dict[str, Any] = field(default_factory=dict)
     "By the planner, before the run began."
+    val_tokens_per_byte: float | None = None
+    "Of the dataset, so that losses compare across tokenizers where the dataset is not at hand."
 
     @property
     def config(self) -> Config:

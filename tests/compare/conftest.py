@@ -29,6 +29,7 @@ def write_run(
     gpu: bool = True,
     ended: str = "finished",
     predicted: dict | None = None,
+    val_tokens_per_byte: float | None = None,
     summary: bool = True,
 ) -> Path:
     """A run that was evaluated at the steps of `curve`, time passing evenly over the steps.
@@ -75,7 +76,8 @@ def write_run(
             workers=workers,
             precision="bf16",
         )
-        write_summary(folder, {**record, "predicted": predicted, "prediction_error": None})
+        record |= {"predicted": predicted, "prediction_error": None}
+        write_summary(folder, {**record, "val_tokens_per_byte": val_tokens_per_byte})
     return folder
 
 

@@ -11,7 +11,7 @@ import random
 import pytest
 
 from gpt2dist.compare.command import CompareRequest, compare, read_runs
-from gpt2dist.compare.comparison import BITS, compare_runs
+from gpt2dist.compare.comparison import BITS, NATS, compare_runs
 from gpt2dist.compare.run_folders import _read_rows, read_run
 from gpt2dist.compare.texts import known_text
 from gpt2dist.config.load import identity, load_dumped
@@ -275,6 +275,24 @@ def test_tokenizers_compare_in_bits_per_byte_of_the_same_text(make, runs_dir, tm
     expected = 2.0 / math.log(2) * (totals.text_bytes + totals.documents) / totals.text_bytes
     assert by_name["bytes"] == pytest.approx(expected)
     assert by_name["gpt2"] < by_name["bytes"] / 2, "its tokens are several bytes long"
+
+
+def test_summaries_say_how_many_bytes_a_token_is_where_no_dataset_is_at_hand(make, runs_dir):
+    make("gpt2", curve=final(3.0), val_tokens_per_byte=0.25)
+    make("bytes", "data.tokenizer=bytes", "model.vocab=257", curve=final(1.0),
+         val_tokens_per_byte=1.001)  # fmt: skip
+    found = comparison(runs_dir, force=True)
+    bits = {run.name: found.final(run) for run in found.runs}
+    assert found.unit == BITS
+    assert bits == pytest.approx({"gpt2": 0.75 / math.log(2), "bytes": 1.001 / math.log(2)})
+
+
+def test_losses_of_runs_that_say_nothing_of_bytes_stay_in_nats(make, runs_dir):
+    make("gpt2", curve=final(3.0), val_tokens_per_byte=0.25)
+    make("bytes", "data.tokenizer=bytes", "model.vocab=257", curve=final(1.0))
+    with pytest.raises(BadInput, match="1 of 2 runs have neither a summary"):
+        comparison(runs_dir)
+    assert comparison(runs_dir, force=True).unit == NATS
 
 
 def test_references_are_those_of_the_text_that_was_learned(make, runs_dir):

@@ -106,6 +106,13 @@ def test_the_summary_agrees_with_the_rows(undisturbed):
     assert (summary["attempts"], summary["workers"], summary["precision"]) == (1, 1, "fp32")
 
 
+def test_the_summary_says_how_many_tokens_a_byte_of_the_validation_text_is(undisturbed, shards):
+    """A byte is a token, and each document ends with one separator."""
+    lengths = [path.stat().st_size for path in (shards.parent / "text").iterdir()]
+    separators_per_byte = summary_of(undisturbed)["val_tokens_per_byte"] - 1
+    assert 1 / max(lengths) <= separators_per_byte <= 1 / min(lengths)
+
+
 def test_a_local_run_imports_neither_ray_nor_mlflow(undisturbed):
     # A package has modules below it; the attempt to import one that is hidden has none.
     packages = set(re.findall(r"\| +(\w+)\.", (undisturbed / "imported").read_text()))
