@@ -1,4 +1,4 @@
-"""Copies runs from the machine's disk to a bucket while they are trained, and back before.
+"""Copies runs and sweeps from the machine's disk to a bucket while they are trained, and back.
 
     python -m gpt2dist.launch.mirror pull  BUCKET RUNS RUN
     python -m gpt2dist.launch.mirror push  BUCKET RUNS [--every SECONDS]
@@ -9,7 +9,9 @@ needs appending, locks and renaming, which buckets do not have, so it always hap
 
 A checkpoint counts by its state.json: it goes up last, is taken away first, and a copy that
 stopped halfway is skipped as damaged by whoever resumes from it. Checkpoints go up before the
-rows, so that the rows in the bucket are never behind the newest checkpoint there.
+rows, so that the rows in the bucket are never behind the newest checkpoint there. A sweep's journal
+goes up after its trials, as it was before they did: what it calls finished is whole there, and
+there is no trial of which it says nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from gpt2dist.errors import BadInput, RunFailure
 if TYPE_CHECKING:
     import pyarrow.fs
 
+RUN_FILE, JOURNAL_FILE = "config.yaml", "journal.jsonl"
+"""What makes a folder a run's, and a sweep's."""
 CHECKPOINTS = "checkpoints"
 LAST_FILES = ("state.json", "manifest.json")
 """Written after everything that they vouch for."""
@@ -86,6 +90,16 @@ class Bucket:
                 target.write(piece)
         self.sent[name] = (state.st_size, state.st_mtime_ns)
 
+    def write(self, content: bytes, name: str) -> bool:
+        """A file that only grows, as it was when it was read; False if that is there already."""
+        if self.sent.get(name) == (len(content), 0):
+            return False
+        self.filesystem.create_dir(f"{self.base}/{name}".rpartition("/")[0], recursive=True)
+        with self.filesystem.open_output_stream(f"{self.base}/{name}") as target:
+            target.write(content)
+        self.sent[name] = (len(content), 0)
+        return True
+
     def fetch(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -101,33 +115,55 @@ class Bucket:
 
 
 def push(runs: Path, bucket: Bucket) -> int:
-    """Bring the bucket up to date with every run here; returns how many files were sent."""
-    sent = 0
-    for config in sorted(runs.glob("*/config.yaml")):
-        run_dir = config.parent
-        there = bucket.files(run_dir.name)
-        sent += _push_checkpoints(run_dir, bucket, there)
-        for path in sorted(run_dir.iterdir()):
-            if path.is_file() and not path.name.startswith(".") and _changed(path, run_dir, bucket):
-                bucket.send(path, f"{run_dir.name}/{path.name}")
-                sent += 1
+    """Bring the bucket up to date with every run and sweep here; returns how many files went."""
+    sent = sum(_push_run(run, run.name, bucket) for run in _folders_with(RUN_FILE, runs))
+    for sweep in _folders_with(JOURNAL_FILE, runs / "sweeps"):
+        sent += _push_sweep(sweep, f"sweeps/{sweep.name}", bucket)
     return sent
 
 
-def _changed(path: Path, run_dir: Path, bucket: Bucket) -> bool:
+def _folders_with(mark: str, parent: Path) -> list[Path]:
+    """Sorted; a folder whose name begins with a dot is still being fetched."""
+    found = (path.parent for path in parent.glob(f"*/{mark}"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))
+
+
+def _push_run(run_dir: Path, name: str, bucket: Bucket) -> int:
+    sent = _push_checkpoints(run_dir, name, bucket, bucket.files(name))
+    return sent + _push_files(run_dir, name, bucket)
+
+
+def _push_sweep(folder: Path, name: str, bucket: Bucket) -> int:
+    trials = _folders_with(RUN_FILE, folder)
+    journal = (folder / JOURNAL_FILE).read_bytes()  # knows all of these, and no later end of one
+    sent = sum(_push_run(trial, f"{name}/{trial.name}", bucket) for trial in trials)
+    sent += _push_files(folder, name, bucket)
+    sent += bucket.write(journal, f"{name}/{JOURNAL_FILE}")
+    return sent
+
+
+def _push_files(folder: Path, name: str, bucket: Bucket) -> int:
+    changed = [path for path in sorted(folder.iterdir()) if _is_new(path, name, bucket)]
+    for path in changed:
+        bucket.send(path, f"{name}/{path.name}")
+    return len(changed)
+
+
+def _is_new(path: Path, folder_name: str, bucket: Bucket) -> bool:
+    skipped = path.name.startswith(".") or path.suffix in SKIPPED_SUFFIXES
+    if skipped or path.name == JOURNAL_FILE or not path.is_file():
+        return False
     state = path.stat()
-    known = bucket.sent.get(f"{run_dir.name}/{path.name}")
-    return known != (state.st_size, state.st_mtime_ns) and path.suffix not in SKIPPED_SUFFIXES
+    return bucket.sent.get(f"{folder_name}/{path.name}") != (state.st_size, state.st_mtime_ns)
 
 
-def _push_checkpoints(run_dir: Path, bucket: Bucket, there: dict[str, int]) -> int:
+def _push_checkpoints(run_dir: Path, name: str, bucket: Bucket, there: dict[str, int]) -> int:
     sent = 0
-    prefix = f"{run_dir.name}/{CHECKPOINTS}"
+    prefix = f"{name}/{CHECKPOINTS}"
     here = sorted((run_dir / CHECKPOINTS).glob("step-*"))
     for folder in here:
-        name = f"{prefix}/{folder.name}"
         try:
-            sent += _push_checkpoint(folder, bucket, name, there)
+            sent += _push_checkpoint(folder, bucket, f"{prefix}/{folder.name}", there)
         except FileNotFoundError:
             continue  # rotated away meanwhile; the next round clears what was sent of it
     kept = {f"{prefix}/{folder.name}" for folder in here}
@@ -154,14 +190,17 @@ def _parent(file: str) -> str:
 
 
 def pull(bucket: Bucket, runs: Path, run: str) -> bool:
-    """Fetch a run that this machine does not have; False when there is nothing to fetch."""
+    """Fetch a run, or a sweep as `sweeps/NAME`, that this machine does not have.
+
+    False when there is nothing to fetch.
+    """
     target = runs / run
-    if (target / "config.yaml").exists():
+    if any((target / mark).exists() for mark in (RUN_FILE, JOURNAL_FILE)):
         return False
     files = bucket.files(run)
-    if f"{run}/config.yaml" not in files:
+    if not any(f"{run}/{mark}" in files for mark in (RUN_FILE, JOURNAL_FILE)):
         return False
-    partial = runs / f".pulling-{run}"
+    partial = target.with_name(f".pulling-{target.name}")
     for file in sorted(files):
         bucket.fetch(file, partial / file.removeprefix(f"{run}/"))
     partial.rename(target)

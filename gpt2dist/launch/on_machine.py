@@ -3,7 +3,7 @@
     eval "$(python -m gpt2dist.launch.on_machine)"
 
 Reads BUDGET_USD, USD_PER_HOUR and RUN of the task, SkyPilot's SKYPILOT_CLUSTER_INFO and
-SKYPILOT_NUM_NODES, and the ledger of the run's earlier attempts.
+SKYPILOT_NUM_NODES, and the ledger of the earlier attempts of the run, or of the sweep as a whole.
 """
 
 from __future__ import annotations
@@ -40,14 +40,12 @@ def assignments(environ: Mapping[str, str], runs: Path, now: float) -> dict[str,
     past_usd, last_seen_at = _past(runs, environ.get("RUN", ""))
     billed_from = billed_since(_booted_at(), _accounted_until(Path(environ["HOME"])))
     spent_usd = spent_now(past_usd, last_seen_at, billed_from, now, price * nodes)
-    unaccounted_usd = spent_usd - past_usd
     grace_s = amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud)
     allowance = Allowance(budget_usd, price * nodes, spent_usd, grace_s)
     return {
         PRICE_VARIABLE: f"{price:g}",
         BILLED_VARIABLE: f"{billed_from:.0f}",
         "RUN_BUDGET_USD": f"{allowance.run_usd:.4f}",
-        "SWEEP_BUDGET_USD": f"{max(0.0, allowance.run_usd - unaccounted_usd):.4f}",
         # `timeout 0` sets no limit.
         "DEADLINE_S": str(allowance.deadline_s or 0),
         "GRACE_S": f"{grace_s:g}",

@@ -2,11 +2,12 @@
 # rented.sh 'CMD...': run CMD on a rented machine, for no longer than the budget lasts.
 #
 # CMD is one simple command in shell syntax. It is expanded here, so it can use what this script
-# sets: RUN_BUDGET_USD, for a run that accounts for the machine from its boot on; SWEEP_BUDGET_USD,
-# for a sweep, whose trials account only for themselves; and the array `overrides`.
+# sets: RUN_BUDGET_USD, of a run or sweep that accounts for the machine from its boot on; and the
+# array `overrides`.
 #
 # The task's envs
 #   RUN            name of the run's folder; it goes on from BUCKET if it is there
+#   SWEEP          file of a sweep, which names its folder itself
 #   BUDGET_USD     of all machines, from boot to teardown
 #   USD_PER_HOUR   of one machine: 1.39, or by provider: "runpod=1.39 gcp=3.67"
 #   BUCKET         where runs are copied to: s3://..., gs://... or a mounted folder; may be empty
@@ -46,7 +47,12 @@ finish() {
 
 # ---- what earlier machines left, and what may still be spent ------------------------------------
 if [ "${SHARE:-}" = nfs ]; then timeout 900 bash gpt2dist/launch/share_nfs.sh runs data; fi
-if [ -n "${BUCKET:-}" ] && [ "$rank" = 0 ]; then
+eval "overrides=(${OVERRIDES:-})"
+if [ -n "${SWEEP:-}" ]; then
+  RUN=$(python -m gpt2dist.sweep.where "$SWEEP" "${overrides[@]}")
+  export RUN
+fi
+if [ -n "${BUCKET:-}" ] && [ -n "${RUN:-}" ] && [ "$rank" = 0 ]; then
   timeout 1800 python -m gpt2dist.launch.mirror pull "$BUCKET" runs "$RUN"
 fi
 counted=$SECONDS
@@ -56,7 +62,6 @@ echo "rented: \$$SPENT_USD of \$$BUDGET_USD spent; the run may spend \$$RUN_BUDG
   "ended after ${DEADLINE_S} s (0: never)"
 trap finish EXIT
 
-eval "overrides=(${OVERRIDES:-})"
 if [ -n "${DATA:-}" ]; then
   if [ "$rank" = 0 ]; then
     timeout "$DEADLINE_S" python -m gpt2dist.launch.mirror copy "$DATA" data/shards

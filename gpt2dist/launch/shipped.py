@@ -127,7 +127,7 @@ timeout 7200 "${GPT2DIST_VENV:-$HOME/gpt2dist-venv}/bin/python" \\
 
 SWEEP_RUN = """\
 bash gpt2dist/launch/rented.sh 'bash cluster/ray_cluster.sh
-  gpt2dist tune "$SWEEP" "${overrides[@]}" --usd "$SWEEP_BUDGET_USD"'
+  gpt2dist tune "$SWEEP" "${overrides[@]}" --resume --usd "$RUN_BUDGET_USD"'
 """
 
 
@@ -230,7 +230,6 @@ def sweep_file() -> str:
     envs = {
         "SWEEP": "tune/lr_124m.yaml",
         "OVERRIDES": "",
-        "RUN": "",
         "BUDGET_USD": "25",
         "USD_PER_HOUR": amounts(rentals, [rental.usd_per_hour for rental in rentals]),
         "BUCKET": "",
@@ -243,7 +242,10 @@ def sweep_file() -> str:
 # plan: $25.00, which is {min(hours):.1f} h at ${max(r.usd_per_hour for r in rentals):.2f}/h to \
 {max(hours):.1f} h at ${min(r.usd_per_hour for r in rentals):.2f}/h
 #
-#   sky launch -c sweep sky/sweep.yaml --env SWEEP=tune/lr_124m.yaml --env BUDGET_USD=25"""
+#   sky launch -c sweep sky/sweep.yaml --env SWEEP=tune/lr_124m.yaml --env BUDGET_USD=25
+#
+# With --env BUCKET=s3://... or gs://... the trials outlive the machine, and the same command
+# continues the sweep on another one with what is left of BUDGET_USD."""
     return render(tree, [comment])
 
 

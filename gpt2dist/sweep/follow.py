@@ -34,7 +34,7 @@ LAST_PROCESS_SECONDS = 60.0
 WORKER_VARIABLES = ("RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS")
 "What Ray sets in the processes of its workers."
 NOT_FOR_TRIALS = (*WORKER_VARIABLES, BILLED_VARIABLE)
-"Every trial would account for its machine's setup; `launch` takes that off the sweep's budget."
+"Every trial would account for its machine's setup; the sweep's own bill does, once."
 REPORTED = ("step", "tokens", "loss", "val_loss", "usd", "seconds")
 
 

@@ -45,6 +45,13 @@ class Machines:
         found.require_room(sweep)
         return found
 
+    @property
+    def count(self) -> int:
+        """Machines of the cluster, taking each for like the first."""
+        if self.gpus_per_machine:
+            return max(1, round(self.gpus / self.gpus_per_machine))
+        return max(1, round(self.cores / self.machine.cpu_cores))
+
     def require_room(self, sweep: Sweep) -> None:
         asked, at_once = sweep.resources, sweep.at_once
         if asked.gpus > self.gpus:

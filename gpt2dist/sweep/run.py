@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2dist.config.load import to_tree
 from gpt2dist.errors import BadInput, RunFailure
@@ -32,9 +32,12 @@ from gpt2dist.sweep.signals import SweepStop
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trials import Trial
 from gpt2dist.sweep.tune_run import TuneRun
+from gpt2dist.sweep.where import folder_of
 from gpt2dist.train import run_folder
 
-FOLDER = "sweeps"
+if TYPE_CHECKING:
+    from gpt2dist.sweep.machines import Machines
+
 STOP_FILE, LOCK_FILE = ".stop", ".sweep.lock"
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 120.0
@@ -67,7 +70,7 @@ def run_sweep(request: SweepRequest, say: Say = print) -> int:
         rent, hardware, offer = rent_on(sweep, sweep.hardware)
         _show_plan(sweep, trials, lambda t: price_on(sweep, t, rent, hardware, offer), rent, say)
         return 0
-    folder = Path(sweep.config.paths.runs) / FOLDER / sweep.name
+    folder = Path(sweep.config.paths.runs) / folder_of(sweep.name)
     story = _story(sweep, folder, request)
     from gpt2dist.sweep.machines import Machines
 
@@ -89,7 +92,7 @@ def run_sweep(request: SweepRequest, say: Say = print) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     prices.clear()  # Optuna's trials are not the planned ones
     with run_folder.locked(folder / LOCK_FILE):
-        return _run(sweep, folder, story, rent, price_of, machines.connect, say)
+        return _run(sweep, folder, story, rent, price_of, machines, say)
 
 
 def _show_plan(
@@ -108,7 +111,7 @@ def _run(
     story: Story | None,
     rent: Rent,
     price_of: Callable[[Trial], Price],
-    connect: Callable[[], None],
+    machines: Machines,
     say: Say,
 ) -> int:
     (folder / STOP_FILE).unlink(missing_ok=True)
@@ -120,12 +123,13 @@ def _run(
     mlflow = _open_mlflow(sweeper, screen.note)
     is_over = sweeper.is_over
     if not is_over:
-        connect()  # before the signal handlers: Ray installs its own
+        sweeper.bill.open(sweep.config.cluster, machines.count, os.environ)
+        machines.connect()  # before the signal handlers: Ray installs its own
     with SweepStop(sweeper, folder / STOP_FILE) as signals:
         if not is_over:
             _follow(TuneRun(sweeper, lambda start: _order(sweeper, start)), sweeper, screen)
     screen.show(last=True)
-    ended = "interrupted" if signals.received else "budget" if sweeper.not_started else "finished"
+    ended = "interrupted" if signals.received else "budget" if sweeper.stop_reason else "finished"
     points = finished_points(sweeper)
     best = points[0] if points else None
     best_file = write_best(sweeper, best) if best else None
@@ -145,12 +149,17 @@ def _run(
 
 def _follow(tune: TuneRun, sweeper: Sweeper, screen: Screen) -> None:
     while not tune.wait(POLL_SECONDS):
+        sweeper.bill.heartbeat()
+        if sweeper.is_spent:
+            sweeper.stop("the machines alone have cost the whole budget")
+            (sweeper.folder / STOP_FILE).touch()
         screen.show()
     deadline = time.monotonic() + LEAVE_SECONDS
     while any(record.folder.is_busy() for record in sweeper.records):
         if time.monotonic() > deadline:
             break
         time.sleep(POLL_SECONDS)
+    sweeper.bill.heartbeat()
     if isinstance(tune.error, (BadInput, RunFailure)):
         raise tune.error
     if tune.error is not None:
@@ -193,7 +202,7 @@ def _order(sweeper: Sweeper, start: Start) -> Order:
     evaluated = record.folder.evaluations
     return Order(
         number=record.trial.number,
-        run=f"{FOLDER}/{folder.name}/{record.trial.name}",
+        run=str(folder_of(folder.name) / record.trial.name),
         run_dir=str(record.folder.path.resolve()),
         config_tree=to_tree(start.config),
         in_process=sweeper.sweep.in_processes,

@@ -13,6 +13,7 @@ from typing import Literal
 
 from gpt2dist.config.schema import BudgetConfig
 from gpt2dist.sweep.amounts import Amounts, grant, limits
+from gpt2dist.sweep.bill import Bill
 from gpt2dist.sweep.costing import MARGIN, Price, Rent, expected_seconds, start_seconds
 from gpt2dist.sweep.folder import TrialFolder
 from gpt2dist.sweep.journal import OVER, Journal, State, Story
@@ -37,6 +38,7 @@ class Sweeper:
         price_of: Callable[[Trial], Price],
     ) -> None:
         self.sweep, self.folder, self.rent = sweep, folder, rent
+        self.bill = Bill(folder)
         self.stop_reason: str | None = None
         self.not_started = 0
         "Trials for which the budget was not enough."
@@ -71,12 +73,21 @@ class Sweeper:
             return list(self._records)
 
     def spent(self) -> Amounts:
-        """By all trials together, failed and early-stopped ones included."""
+        """By all trials together, failed and early-stopped ones included.
+
+        On rented machines also what no trial accounts for: setup and idle shares.
+        """
         with self._lock:
             total = Amounts()
             for record in self._records:
                 total += record.folder.spent(self.rent.share)
-            return total
+            return total + self._overhead(total)
+
+    @property
+    def is_spent(self) -> bool:
+        """The machines alone have cost what the sweep may; its trials have to leave."""
+        paid = self.bill.amounts
+        return paid.usd >= self._limits.usd or paid.hours >= self._limits.hours
 
     @property
     def is_over(self) -> bool:
@@ -195,12 +206,13 @@ class Sweeper:
     def _grant(self, record: Record, slots: int) -> Amounts | None:
         """What a trial may have spent in the end, or None when too little is free."""
         share, own = self.rent.share, record.folder.spent(self.rent.share)
-        used = own
+        used = spent_by_all = own
         for other in self._records:
             if other is not record:
                 spent = other.folder.spent(share)
+                spent_by_all += spent
                 used += spent if other.granted is None else spent.at_least(other.granted)
-        free = self._limits.without(used)
+        free = self._limits.without(used + self._overhead(spent_by_all))
         record.folder.refresh()
         left = self._tokens_to_secure(record)
         seen = [(r.trial, r.folder) for r in self._records]
@@ -209,6 +221,9 @@ class Sweeper:
         seconds = self._least_seconds() if seconds is None else seconds * MARGIN
         more = grant(free, self.rent.cost(seconds, left), slots)
         return None if more is None else own + more
+
+    def _overhead(self, spent_by_trials: Amounts) -> Amounts:
+        return self.bill.amounts.without(spent_by_trials).at_least(Amounts())
 
     def _least_seconds(self) -> float:
         """Of a start, while no trial has come to its first row."""

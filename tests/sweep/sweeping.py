@@ -37,10 +37,10 @@ _forks.set_forkserver_preload(
 class Tune:
     """One `gpt2dist tune ...` in a process of its own, its output in a file."""
 
-    def __init__(self, file: Path, **request: Any) -> None:
+    def __init__(self, file: Path, environ: dict[str, str] | None = None, **request: Any) -> None:
         self._log = file.with_name(f"{len(list(file.parent.glob('*.log')))}.log")
         self._log.touch()
-        arguments = (str(file), request, str(self._log))
+        arguments = (str(file), request, str(self._log), environ or {})
         self.process = _forks.Process(target=_run, args=arguments)
         self.process.start()
         self.family: list[psutil.Process] = []
@@ -148,7 +148,8 @@ def _writes(process: psutil.Process, run_dir: Path) -> bool:
     return any(Path(file.path).parent == run_dir for file in process.open_files())
 
 
-def _run(file: str, request: dict[str, Any], log: str) -> None:
+def _run(file: str, request: dict[str, Any], log: str, environ: dict[str, str]) -> None:
+    os.environ.update(environ)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
