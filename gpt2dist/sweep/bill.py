@@ -47,10 +47,10 @@ class Bill:
             price_source=source,
         )
 
-    def heartbeat(self) -> None:
-        """Count the time up to now; call it often."""
+    def heartbeat(self, force: bool = False) -> None:
+        """Count the time up to now; call it often. It is written every two seconds, or forced."""
         if self._ledger is not None:
-            self._ledger.heartbeat()
+            self._ledger.heartbeat(force)
 
     @property
     def amounts(self) -> Amounts:

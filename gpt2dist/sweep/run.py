@@ -159,7 +159,7 @@ def _follow(tune: TuneRun, sweeper: Sweeper, screen: Screen) -> None:
         if time.monotonic() > deadline:
             break
         time.sleep(POLL_SECONDS)
-    sweeper.bill.heartbeat()
+    sweeper.bill.heartbeat(force=True)
     if isinstance(tune.error, (BadInput, RunFailure)):
         raise tune.error
     if tune.error is not None:
