@@ -118,6 +118,12 @@ class LostConnection(Bucket):
             raise OSError("connection reset")
         super().send(source, name)
 
+    def write(self, content, name):
+        self._count()
+        if self.left == 0:
+            raise OSError("connection reset")
+        return super().write(content, name)
+
     def remove(self, name):
         self._count()
         if self.left == 0:
@@ -142,6 +148,80 @@ def test_an_upload_cut_short_anywhere_leaves_no_false_checkpoint(runs, tmp_path,
     require_sound(tmp_path / "bucket")
     push(runs, Bucket.open(place))
     assert tree(tmp_path / "bucket" / RUN) == tree(runs / RUN)
+
+
+SWEEP = "sweeps/lr_124m"
+
+
+def tell(sweep: Path, **event) -> None:
+    sweep.mkdir(parents=True, exist_ok=True)
+    with (sweep / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def go_on(sweep: Path) -> None:
+    """The first trial ends, the second is half done; both as a sweep writes them."""
+    advance(sweep / "000-peak_lr-3e-4", 200)
+    tell(sweep, event="state", trial=0, state="finished")
+    tell(sweep, event="trial", trial=1)
+    advance(sweep / "001-peak_lr-6e-4", 100)
+    (sweep / "ledger.json").write_text('{"attempts": []}')
+
+
+def begin(sweep: Path) -> None:
+    tell(sweep, event="sweep")
+    tell(sweep, event="trial", trial=0)
+    advance(sweep / "000-peak_lr-3e-4", 100)
+
+
+def test_a_sweep_comes_back_from_the_bucket_with_all_its_trials(runs, tmp_path):
+    begin(runs / SWEEP)
+    go_on(runs / SWEEP)
+    (runs / SWEEP / ".sweep.lock").touch()
+    bucket = Bucket.open(str(tmp_path / "bucket"))
+    push(runs, bucket)
+    assert push(runs, bucket) == 0
+    elsewhere = tmp_path / "elsewhere"
+    assert pull(Bucket.open(str(tmp_path / "bucket")), elsewhere, SWEEP)
+    expected = tree(runs / SWEEP)
+    del expected[".sweep.lock"]
+    assert tree(elsewhere / SWEEP) == expected
+    assert not pull(Bucket.open(str(tmp_path / "bucket")), elsewhere, SWEEP)
+
+
+@pytest.mark.parametrize("files", range(1, 13))
+def test_a_journal_in_the_bucket_never_promises_what_is_not_there(runs, tmp_path, files):
+    place = str(tmp_path / "bucket")
+    begin(runs / SWEEP)
+    push(runs, Bucket.open(place))
+    go_on(runs / SWEEP)
+    bucket = LostConnection.open(place)
+    bucket.left = files
+    with pytest.raises(OSError, match="connection reset"):
+        push(runs, bucket)
+    there = tmp_path / "bucket" / SWEEP
+    journal = (there / "journal.jsonl").read_text()
+    if '"finished"' in journal:
+        assert tree(there / "000-peak_lr-3e-4") == tree(runs / SWEEP / "000-peak_lr-3e-4")
+    push(runs, Bucket.open(place))
+    assert tree(there) == tree(runs / SWEEP)
+
+
+def test_a_trial_that_ends_during_the_upload_is_not_called_finished(runs, tmp_path):
+    begin(runs / SWEEP)
+
+    class Slow(Bucket):
+        """The real bucket; while it sends the first file, the sweep goes on."""
+
+        def send(self, source, name):
+            super().send(source, name)
+            if not (runs / SWEEP / "001-peak_lr-6e-4").exists():
+                go_on(runs / SWEEP)
+
+    push(runs, Slow.open(str(tmp_path / "bucket")))
+    there = tmp_path / "bucket" / SWEEP
+    assert "finished" not in (there / "journal.jsonl").read_text()
+    assert not (there / "001-peak_lr-6e-4").exists(), "the journal there says nothing of it"
 
 
 def test_mlflows_database_stays_where_it_is_written(runs, tmp_path):

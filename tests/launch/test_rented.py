@@ -90,13 +90,36 @@ def test_the_exit_code_is_the_commands(machine, code):
     assert rented(machine, f"bash -c 'exit {code}'").returncode == code
 
 
-def test_a_sweep_has_what_the_machines_setup_left(machine):
-    half_an_hour_ago = f"{time.time() - 1800:.0f}"
-    (machine / ".gpt2dist" / "accounted_until").write_text(half_an_hour_ago)
-    done = rented(machine, 'echo "$RUN_BUDGET_USD" "$SWEEP_BUDGET_USD"')
+def test_a_sweep_goes_on_from_the_bucket_with_what_earlier_machines_left(machine, tmp_path):
+    """Its file names its folder; what its trials and its machines cost stands there."""
+    (machine / "sky_workdir" / "tune").symlink_to(ROOT / "tune")
+    there = tmp_path / "bucket" / "sweeps" / "mine"
+    there.mkdir(parents=True)
+    (there / "journal.jsonl").write_text('{"event": "sweep"}\n')
+    attempt = {
+        "attempt_id": "sweep-1",
+        "started_at": 1_000.0,
+        "last_seen_at": 19_000.0,
+        "machines": 1,
+        "usd_per_hour": 1.39,
+        "price_source": "environment",
+    }
+    (there / "ledger.json").write_text(json.dumps({"attempts": [attempt]}))
+    envs = {"SWEEP": "tune/debug.yaml", "OVERRIDES": "sweep.name=mine", "RUN": "",
+            "BUCKET": str(tmp_path / "bucket")}  # fmt: skip
+    done = rented(machine, 'touch "runs/$RUN/trial_of_mine"', **envs)
     assert done.returncode == 0, done.stderr
-    run_usd, sweep_usd = (float(word) for word in done.stdout.splitlines()[-1].split())
-    assert run_usd - sweep_usd == pytest.approx(1.39 / 2, abs=0.05)
+    assert "$6.95 of $15 spent" in done.stdout
+    assert (there / "trial_of_mine").exists()
+    refused = rented(machine, "true", **envs, BUDGET_USD="7")
+    assert (refused.returncode, "$6.95 are spent" in refused.stderr) == (2, True)
+
+
+def test_a_file_that_is_no_sweep_runs_nothing(machine):
+    done = rented(machine, "touch started", SWEEP="tune/nothing.yaml", RUN="")
+    assert done.returncode == 2
+    assert "tune/nothing.yaml" in done.stderr
+    assert not (machine / "sky_workdir" / "started").exists()
 
 
 def test_a_spent_budget_runs_nothing(machine):
