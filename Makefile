@@ -35,8 +35,10 @@ sweep-demo: install  ## six trials with early stopping, then the table, the pict
 test-slow: install  ## whole sweeps that are killed or run out of money: minutes more
 	$(BIN)/python -m pytest -m slow
 
-cloud-test: install  ## real `sky launch` on a cloud made of this machine: Linux, root, 15 minutes
-	cluster/lab/prove.sh
+cloud-test: install sky  ## real `sky launch` on a cloud made of this machine: see docs/cluster.md
+	$(SKY)/bin/python -m pip install --quiet --constraint tests/sky/constraints.txt \
+	  'skypilot[slurm]' uv
+	PATH="$(CURDIR)/$(SKY)/bin:$$PATH" cluster/lab/prove.sh
 
 test: install sky
 	$(BIN)/python -m pytest
