@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,12 @@ from gpt2dist.sweep.results import (
 )
 from gpt2dist.sweep.schema import Sweep
 from gpt2dist.sweep.screen import Screen, table_lines
-from gpt2dist.sweep.signals import SweepStop
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trials import Trial
 from gpt2dist.sweep.tune_run import TuneRun
 from gpt2dist.sweep.where import folder_of
 from gpt2dist.train import run_folder
+from gpt2dist.train.stop_signal import StopOnSignal
 
 if TYPE_CHECKING:
     from gpt2dist.sweep.machines import Machines
@@ -125,7 +126,7 @@ def _run(
     if not is_over:
         sweeper.bill.open(sweep.config.cluster, machines.count, os.environ)
         machines.connect()  # before the signal handlers: Ray installs its own
-    with SweepStop(sweeper, folder / STOP_FILE) as signals:
+    with StopOnSignal(partial(_leave, sweeper)) as signals:
         if not is_over:
             _follow(TuneRun(sweeper, lambda start: _order(sweeper, start)), sweeper, screen)
     screen.show(last=True)
@@ -143,7 +144,7 @@ def _run(
     for line in closing_lines(sweeper, points, best_file, ended):
         say(line)
     if signals.received is not None:
-        return 128 + signals.received
+        return signals.exit_code
     return 1 if any(record.state == "failed" for record in sweeper.records) else 0
 
 
@@ -151,8 +152,7 @@ def _follow(tune: TuneRun, sweeper: Sweeper, screen: Screen) -> None:
     while not tune.wait(POLL_SECONDS):
         sweeper.bill.heartbeat()
         if sweeper.is_spent:
-            sweeper.stop("the machines alone have cost the whole budget")
-            (sweeper.folder / STOP_FILE).touch()
+            _leave(sweeper, "the machines alone have cost the whole budget")
         screen.show()
     deadline = time.monotonic() + LEAVE_SECONDS
     while any(record.folder.is_busy() for record in sweeper.records):
@@ -164,6 +164,12 @@ def _follow(tune: TuneRun, sweeper: Sweeper, screen: Screen) -> None:
         raise tune.error
     if tune.error is not None:
         raise RunFailure(f"the sweep broke: {tune.error}; --resume continues it") from tune.error
+
+
+def _leave(sweeper: Sweeper, reason: str) -> None:
+    """No trial starts any more; those that run save and leave."""
+    (sweeper.folder / STOP_FILE).touch()
+    sweeper.stop(reason)
 
 
 def _story(sweep: Sweep, folder: Path, request: SweepRequest) -> Story | None:

@@ -18,7 +18,7 @@ from gpt2dist.track.rows import ROWS_FILE, read_rows
 from gpt2dist.track.summary import read_summary, summarize, write_summary
 from gpt2dist.train import checkpoint, run_folder
 from gpt2dist.train.predicted import errors
-from gpt2dist.train.recorder import StopOnSignal
+from gpt2dist.train.stop_signal import StopOnSignal
 from gpt2dist.train.worker import Job
 
 CURVE_FILE = "curve.png"

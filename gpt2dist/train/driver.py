@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gpt2dist.config.load import identity, run_name, to_tree
@@ -32,7 +33,7 @@ from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_
 from gpt2dist.train.placement import Placement, probe_machine, solve
 from gpt2dist.train.predicted import prediction
 from gpt2dist.train.preparing import prepare_aloud
-from gpt2dist.train.recorder import StopOnSignal
+from gpt2dist.train.stop_signal import StopOnSignal
 from gpt2dist.train.watch import Watcher
 from gpt2dist.train.worker import Job, train_rank
 
@@ -83,7 +84,8 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     with run_folder.locked(run_dir / run_folder.DRIVER_LOCK, wait_seconds=5):
         run_folder.claim(run_dir, config)
         say(_headline(config, placement, run_dir, usd_per_hour))
-        with StopOnSignal(run_dir) as signals, ExitStack() as stack:
+        request_stop = partial(run_folder.request_stop, run_dir)
+        with StopOnSignal(request_stop) as signals, ExitStack() as stack:
             mlflow = open_mlflow(config, job) if config.track.mlflow and not launch.local else None
             progress = stack.enter_context(Progress(config.total_steps))
             on_first_row = mlflow.start if mlflow else None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -87,37 +85,6 @@ class RunRecorder:
         line = json.dumps({"time": time.time(), **event})
         with (self.run_dir / run_folder.EVENTS_FILE).open("a") as file:
             file.write(line + "\n")
-
-
-class StopOnSignal:
-    """Turns SIGTERM and SIGINT of this process into the run's stop file; a second one kills."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopOnSignal:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
-            # The user insists: leave now, the last checkpoint is whole.
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-            return
-        self.received = number
-        run_folder.request_stop(self.run_dir, signal.Signals(number).name)
-
-    @property
-    def exit_code(self) -> int:
-        return 128 + (self.received or signal.SIGTERM)
 
 
 def _gpu_peak_gib() -> float | None:

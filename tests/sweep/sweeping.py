@@ -17,6 +17,9 @@ import psutil
 import yaml
 from command import DEADLINE_SECONDS, TINY, rows_of
 
+from gpt2dist.sweep.load import load_sweep
+from gpt2dist.sweep.schema import Sweep
+
 BATCH_TOKENS = 128
 USD_PER_SECOND = 1.0
 "Of the machine; trials that run two at once pay half of it each."
@@ -76,6 +79,14 @@ class Tune:
         assert self.process.pid is not None
         below = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in below if "gpt2dist.sweep.child" in _words(child)]
+
+
+def sweep_of(folder: Path, **tree: Any) -> Sweep:
+    """A sweep over four rates of the debug recipe, read from a file, for tests without trials."""
+    file = folder / "s.yaml"
+    space = {"optim.peak_lr": {"grid": [1e-3, 2e-3, 3e-3, 4e-3]}}
+    file.write_text(yaml.safe_dump({"base": "debug", "space": space, **tree}, sort_keys=False))
+    return load_sweep(str(file))
 
 
 def write_sweep(folder: Path, shards: Path, steps: int, **tree: Any) -> Path:

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from test_decisions import sweep_of
+from sweeping import sweep_of
 
 from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.errors import RunFailure

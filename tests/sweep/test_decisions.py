@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import yaml
+from sweeping import sweep_of
 
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
@@ -19,20 +19,12 @@ from gpt2dist.sweep.costing import Price, Rent, expected_seconds, price_on, rent
 from gpt2dist.sweep.folder import TrialFolder
 from gpt2dist.sweep.journal import Journal, read_journal
 from gpt2dist.sweep.judge import judge_of, replay
-from gpt2dist.sweep.load import load_sweep
 from gpt2dist.sweep.machines import Machines
 from gpt2dist.sweep.points import points_of
 from gpt2dist.sweep.pricing import plan_sweep, planned_trials, require_affordable
 from gpt2dist.sweep.results import PointResult, pareto
 from gpt2dist.sweep.schema import Scheduler, SweepBudget
 from gpt2dist.train.placement import Machine
-
-
-def sweep_of(folder, **tree):
-    path = folder / "s.yaml"
-    space = {"optim.peak_lr": {"grid": [1e-3, 2e-3, 3e-3, 4e-3]}}
-    path.write_text(yaml.safe_dump({"base": "debug", "space": space, **tree}, sort_keys=False))
-    return load_sweep(str(path))
 
 
 def test_grants_never_pass_the_budget_whatever_trials_spend_of_them():

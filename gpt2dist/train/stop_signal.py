@@ -1,24 +1,22 @@
-"""Ctrl-C and SIGTERM of a sweep."""
+"""Ctrl-C and SIGTERM become a clean stop; a second signal kills."""
 
 from __future__ import annotations
 
 import signal
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from gpt2dist.sweep.sweeper import Sweeper
 
+class StopOnSignal:
+    """Calls `stop` with the name of the first SIGTERM or SIGINT that comes while it is entered."""
 
-class SweepStop:
-    """SIGINT and SIGTERM: no new trials, all running ones save and leave; a second one kills."""
-
-    def __init__(self, sweeper: Sweeper, stop_file: Path) -> None:
+    def __init__(self, stop: Callable[[str], None]) -> None:
         self.received: int | None = None
-        self._sweeper, self._stop_file = sweeper, stop_file
+        self._stop = stop
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> SweepStop:
+    def __enter__(self) -> StopOnSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._handle)
         return self
@@ -27,11 +25,16 @@ class SweepStop:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @property
+    def exit_code(self) -> int:
+        """As shells know it; of SIGTERM when no signal came."""
+        return 128 + (self.received or signal.SIGTERM)
+
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:
+            # The user insists: leave now, the last checkpoint is whole.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             return
         self.received = number
-        self._stop_file.touch()
-        self._sweeper.stop(signal.Signals(number).name)
+        self._stop(signal.Signals(number).name)
