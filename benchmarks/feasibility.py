@@ -18,7 +18,8 @@ from gpt2dist.config.schema import Config
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.hardware import Gpu, Hardware, gpu_named
-from gpt2dist.plan.planner import Plan, plan_run
+from gpt2dist.plan.plan_record import Plan
+from gpt2dist.plan.planner import plan_run
 from gpt2dist.plan.prices import Offer, offers, own_machine
 
 RECIPES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpt2dist.config.schema import Config
     from gpt2dist.plan.goals import Goal
     from gpt2dist.plan.loss import OwnFit
-    from gpt2dist.plan.planner import Plan
+    from gpt2dist.plan.plan_record import Plan
     from gpt2dist.plan.ranking import Refused
 
 SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")

@@ -27,7 +27,8 @@ from gpt2dist.launch.task import (
 )
 from gpt2dist.plan.costs import INSTALL_MINUTES, PROVISION_MINUTES, preparation_hours
 from gpt2dist.plan.hardware import Hardware, parse_on
-from gpt2dist.plan.planner import Plan, plan_run
+from gpt2dist.plan.plan_record import Plan
+from gpt2dist.plan.planner import plan_run
 from gpt2dist.plan.prices import TABLE_DATE, Offer, offers
 
 HEADROOM = 1.15

@@ -38,7 +38,7 @@ from gpt2dist.launch.task import (
     task_yaml,
 )
 from gpt2dist.plan.describe import as_json, describe
-from gpt2dist.plan.planner import Plan
+from gpt2dist.plan.plan_record import Plan
 
 LONGEST_NAME = 50
 """Lambda takes 57 characters, and SkyPilot adds its own."""

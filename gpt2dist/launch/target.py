@@ -19,7 +19,8 @@ from gpt2dist.launch.providers import PROVIDERS, require_capable, require_creden
 from gpt2dist.plan.costs import IDLE_MINUTES
 from gpt2dist.plan.goals import Goal, plan_for
 from gpt2dist.plan.hardware import parse_on
-from gpt2dist.plan.planner import Plan, offer_for, plan_run
+from gpt2dist.plan.plan_record import Plan
+from gpt2dist.plan.planner import offer_for, plan_run
 
 Tree = dict[str, Any]
 

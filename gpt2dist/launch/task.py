@@ -18,7 +18,7 @@ from gpt2dist.config.load import run_name
 from gpt2dist.config.schema import Config
 from gpt2dist.launch.providers import require_capable
 from gpt2dist.plan.costs import IDLE_MINUTES
-from gpt2dist.plan.planner import Plan
+from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.prices import Offer
 
 Tree = dict[str, Any]

@@ -1,10 +1,9 @@
-"""One priced plan: what a config needs on given hardware, how long it takes and what it costs."""
+"""Makes a plan: what a config needs on given hardware, how long it takes and what it costs."""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gpt2dist.config.schema import Config
@@ -17,11 +16,11 @@ from gpt2dist.plan.loss import LossEstimate, OwnFit, predict_loss
 from gpt2dist.plan.measures import Measure, measures_to_fit
 from gpt2dist.plan.memory import (
     HEADROOM,
-    Memory,
     largest_micro_batch,
     memory,
     micro_batch_for,
 )
+from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.prices import Offer, offers
 from gpt2dist.plan.throughput import Throughput, predict
 
@@ -29,117 +28,6 @@ STEADY_MICRO_TOKENS = 65_536
 """Tokens of a micro-batch above which a larger one gains nothing worth its memory."""
 
 NO_MEASURES: tuple[Measure, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    recipe: str
-    params: int
-    flops_per_token: int
-    tokens: int
-    steps: int
-    gpu: str
-    "SkyPilot's accelerator name."
-    gpus: int
-    "Over all nodes."
-    nodes: int
-    fits: bool
-    "As configured, without measures."
-    memory: Memory
-    "Of one GPU, with the measures taken."
-    gpu_memory_gib: float
-    largest_micro_batch: int
-    "The largest that fits with some memory to spare, whether or not it divides the batch."
-    layout: Layout
-    measures: tuple[Measure, ...]
-    "What has to change to make it fit; empty when it fits, or when nothing helps."
-    throughput: Throughput | None
-    "None when it does not fit whatever is done."
-    cost: JobCost | None
-    offer: Offer | None
-    "None when no price is known."
-    loss: LossEstimate | None
-    measured: bool = False
-    "The throughput was measured on the machine, not predicted."
-    measured_peak_gib: float | None = None
-
-    @property
-    def runs(self) -> bool:
-        """It fits, or fits with measures that `gpt2dist train` offers."""
-        return self.fits or (
-            bool(self.measures) and all(measure.setting for measure in self.measures)
-        )
-
-    @property
-    def peak_gib(self) -> float:
-        """Measured where it was, else predicted."""
-        return self.measured_peak_gib or self.memory.peak_gib
-
-    @property
-    def micro_batch(self) -> int:
-        return self.layout.micro_batch
-
-    @property
-    def grad_accum(self) -> int:
-        return self.layout.accumulation
-
-    @property
-    def zero_stage(self) -> int:
-        return self.layout.zero_stage
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        return self.throughput.tokens_per_s if self.throughput else None
-
-    @property
-    def tokens_per_s_range(self) -> tuple[float, float] | None:
-        return (self.throughput.low, self.throughput.high) if self.throughput else None
-
-    @property
-    def mfu(self) -> float | None:
-        return self.throughput.mfu if self.throughput else None
-
-    @property
-    def hours(self) -> float | None:
-        """None when it does not fit, or when spot machines never last long enough."""
-        return self.cost.hours if self.cost and math.isfinite(self.cost.hours) else None
-
-    @property
-    def usd(self) -> float | None:
-        return self.cost.usd if self.cost and self.offer and self.hours is not None else None
-
-    @property
-    def usd_range(self) -> tuple[float, float] | None:
-        if self.cost is None or self.usd is None:
-            return None
-        return (self.cost.usd_low, self.cost.usd_high)
-
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Of all machines together."""
-        return self.offer.usd_per_hour * self.nodes if self.offer else None
-
-    @property
-    def val_loss(self) -> float | None:
-        return self.loss.loss if self.loss else None
-
-    @property
-    def val_loss_range(self) -> tuple[float, float] | None:
-        return (self.loss.low, self.loss.high) if self.loss else None
-
-    def settings(self) -> list[str]:
-        """Overrides with which `gpt2dist train` runs exactly this plan."""
-        words = [
-            f"cluster.workers={self.gpus}",
-            f"cluster.precision={self.layout.precision}",
-            f"cluster.micro_batch={self.micro_batch}",
-            f"cluster.mixed_precision={self.layout.mixed_precision}",
-            f"cluster.recompute={str(self.layout.recompute).lower()}",
-            f"zero.stage={self.zero_stage}",
-        ]
-        if self.offer is not None:
-            words.append(f"cluster.usd_per_hour={self.offer.usd_per_hour:g}")
-        return words
 
 
 def plan_on(

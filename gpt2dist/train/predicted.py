@@ -14,7 +14,8 @@ from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.hardware import Gpu, Hardware, find_gpu, peak_tflops
 from gpt2dist.plan.own_fit import OWN_FIT_FILE, OwnFit, load_own_fit
-from gpt2dist.plan.planner import Plan, plan_run
+from gpt2dist.plan.plan_record import Plan
+from gpt2dist.plan.planner import plan_run
 from gpt2dist.plan.prices import Offer
 from gpt2dist.plan.probes import Probe, probe_of
 from gpt2dist.plan.throughput import Throughput

@@ -20,7 +20,7 @@ from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
 from gpt2dist.plan.goals import Goal, plan_for
 from gpt2dist.plan.loss import OwnFit
-from gpt2dist.plan.planner import Plan
+from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.probes import PROBES_FILE, Probe, save_probe
 from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train.driver import single_process_group
