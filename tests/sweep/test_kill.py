@@ -94,7 +94,7 @@ def test_killed_trial_and_killed_driver_lose_and_repeat_nothing(tmp_path, shards
     for run_dir in trial_dirs(file):
         assert [row["step"] for row in rows_of(run_dir)] == list(range(5, STEPS + 1, 5))
     for run, step in was_at.items():
-        if step >= 50:
+        if 50 <= step < STEPS:  # at its end the journal only did not know it yet
             assert "continuing from step-" in (run / "events.jsonl").read_text()
 
     runs, status, tags, steps = mlflow_runs(file)
