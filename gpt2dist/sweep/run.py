@@ -31,9 +31,10 @@ from gpt2dist.sweep.schema import Sweep
 from gpt2dist.sweep.screen import Screen, table_lines
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trials import Trial
-from gpt2dist.sweep.tune_run import TuneRun
+from gpt2dist.sweep.tune_run import start_trials
 from gpt2dist.sweep.where import folder_of
 from gpt2dist.train import run_folder
+from gpt2dist.train.in_thread import InThread
 from gpt2dist.train.stop_signal import StopOnSignal
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _run(
         machines.connect()  # before the signal handlers: Ray installs its own
     with StopOnSignal(partial(_leave, sweeper)) as signals:
         if not is_over:
-            _follow(TuneRun(sweeper, lambda start: _order(sweeper, start)), sweeper, screen)
+            _follow(start_trials(sweeper, partial(_order, sweeper)), sweeper, screen)
     screen.show(last=True)
     ended = "interrupted" if signals.received else "budget" if sweeper.stop_reason else "finished"
     points = finished_points(sweeper)
@@ -148,7 +149,7 @@ def _run(
     return 1 if any(record.state == "failed" for record in sweeper.records) else 0
 
 
-def _follow(tune: TuneRun, sweeper: Sweeper, screen: Screen) -> None:
+def _follow(tune: InThread, sweeper: Sweeper, screen: Screen) -> None:
     while not tune.wait(POLL_SECONDS):
         sweeper.bill.heartbeat()
         if sweeper.is_spent:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +14,7 @@ from gpt2dist.sweep.judge import Known, is_comparable, judge_of, replay, stop_li
 from gpt2dist.sweep.record import Start
 from gpt2dist.sweep.schema import Sweep
 from gpt2dist.sweep.sweeper import Sweeper
+from gpt2dist.train.in_thread import InThread
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the screen is ours; the new output ignores verbose=0
@@ -30,29 +29,11 @@ ACTOR_RESTARTS = 3
 "Of the small process that watches a trial; the trial's own restarts are cluster.max_restarts."
 
 
-class TuneRun:
-    """`Tuner.fit` in a thread, so that the main thread keeps signals and the screen."""
-
-    def __init__(self, sweeper: Sweeper, order_of: Callable[[Start], Order]) -> None:
-        self.error: BaseException | None = None
-        self._sweeper, self._order_of = sweeper, order_of
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        self._thread = threading.Thread(target=self._fit, name="ray-tune", daemon=True)
-        self._thread.start()
-
-    def wait(self, seconds: float) -> bool:
-        """True once no trial runs and none will."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _fit(self) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                _fit(self._sweeper, self._order_of)
-        except BaseException as error:
-            self.error = error
+def start_trials(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> InThread:
+    """Ray Tune over the trials; it is done once none runs and none will."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    return InThread(lambda: _fit(sweeper, order_of), "ray-tune")
 
 
 def _fit(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> None:

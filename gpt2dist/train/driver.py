@@ -154,7 +154,7 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
 
 
 def _train_on_ray(job: Job, config: Config, watcher: Watcher) -> BaseException | None:
-    run = ray_run.RayRun(job, config.cluster.max_restarts)
+    run = ray_run.start_training(job, config.cluster.max_restarts)
     while not run.wait(POLL_SECONDS):
         watcher.poll()
     return run.error

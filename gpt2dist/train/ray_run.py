@@ -20,6 +20,7 @@ from typing import Any
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.train import run_folder
 from gpt2dist.train.control import Control
+from gpt2dist.train.in_thread import InThread
 from gpt2dist.train.placement import Machine, probe_machine
 from gpt2dist.train.shared_folders import folders_are_shared
 
@@ -89,29 +90,18 @@ def connect() -> RayCluster:
         return RayCluster(machine, gpus, cores)
 
 
-class RayRun:
-    """`TorchTrainer.fit` in a thread, so that the main thread keeps signals and the screen."""
+def start_training(job: Any, max_restarts: int) -> InThread:
+    """Ray Train with the workers of a job; what breaks it also stands in the run's error.log."""
 
-    def __init__(self, job: Any, max_restarts: int) -> None:
-        self.error: BaseException | None = None
-        self._job, self._max_restarts = job, max_restarts
-        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
-        self._thread.start()
-
-    def wait(self, seconds: float) -> bool:
-        """True once the workers are gone."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _fit(self) -> None:
+    def fit() -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                _fit(self._job, self._max_restarts)
+            _fit(job, max_restarts)
         except BaseException as error:
-            self.error = error
-            log = Path(self._job.run_dir) / "error.log"
+            log = Path(job.run_dir) / "error.log"
             log.write_text("".join(traceback.format_exception(error)))
+            raise
+
+    return InThread(fit, "ray-train")
 
 
 def _fit(job: Any, max_restarts: int) -> None:
