@@ -111,6 +111,7 @@ def _run(comparison: Comparison, run: Run, colour: int) -> dict[str, Any]:
         "params": run.params,
         "hardware": run.hardware,
         "x": {name: _short(run.spent(name)) for name in AXES},
+        "gpus": run.gpus,
         "gpu_hours": _short(run.gpu_hours),
         "tokens_per_s": _short(run.tokens_per_s),
         "mfu": _short(run.mfu),

@@ -65,6 +65,17 @@ def test_the_command_writes_page_picture_and_csv(runs, runs_dir, tmp_path):
 
 
 @needs_chromium
+def test_a_run_without_gpus_has_no_unknown_gpu_hours(make, runs_dir, tmp_path):
+    make("on-cpu", gpu=False)
+    comparison = compare_runs(read_runs(CompareRequest(runs_dir=str(runs_dir))))
+    path = tmp_path / "report.html"
+    path.write_text(page(comparison, "usd"), encoding="utf-8")
+    opened = chromium.open_page(path, tmp_path / "profile")
+    assert opened.console == []
+    assert opened.count(r"<td[^>]*>no GPU<") == 1
+
+
+@needs_chromium
 def test_the_plot_is_drawn_with_every_run_that_has_a_price(runs, tmp_path):
     axis, shown = "usd", len(runs) - 1
     comparison = compare_runs(runs, target_loss=3.5)
