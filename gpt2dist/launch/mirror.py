@@ -1,5 +1,6 @@
 """Copies runs and sweeps from the machine's disk to a bucket while they are trained, and back.
 
+    python -m gpt2dist.launch.mirror check BUCKET
     python -m gpt2dist.launch.mirror pull  BUCKET RUNS RUN
     python -m gpt2dist.launch.mirror push  BUCKET RUNS [--every SECONDS]
     python -m gpt2dist.launch.mirror copy  SOURCE TARGET
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 RUN_FILE, JOURNAL_FILE = "config.yaml", "journal.jsonl"
 """What makes a folder a run's, and a sweep's."""
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
+"""A task's secret that nobody gave is empty, which is not the same as unset."""
 CHECKPOINTS = "checkpoints"
 LAST_FILES = ("state.json", "manifest.json")
 """Written after everything that they vouch for."""
@@ -112,6 +115,13 @@ class Bucket:
     def remove(self, name: str) -> None:
         self.filesystem.delete_file(f"{self.base}/{name}")
         self.sent.pop(name, None)
+
+
+def check(bucket: Bucket) -> None:
+    """Write a small file there and take it away again; OSError where that cannot be done."""
+    name = f".gpt2dist-{os.getpid()}-{time.time_ns()}"
+    bucket.write(b"gpt2dist can write here", name)
+    bucket.remove(name)
 
 
 def push(runs: Path, bucket: Bucket) -> int:
@@ -239,24 +249,36 @@ def _push_for_ever(runs: Path, bucket: Bucket, every_s: float) -> None:
             print(f"mirror: {bucket.address}: {error}; trying again", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Exit code 0 done, 1 the bucket failed, 2 bad input."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gpt2dist.launch.mirror")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("pull", "push", "copy"):
+    for verb in ("check", "pull", "push", "copy"):
         command = verbs.add_parser(verb)
         command.add_argument("first")
-        command.add_argument("second")
+        if verb != "check":
+            command.add_argument("second")
         if verb == "pull":
             command.add_argument("run")
         if verb == "push":
             command.add_argument("--every", type=float, metavar="SECONDS")
-    words = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Exit code 0 done, 1 the bucket failed, 2 bad input."""
+    words = _arguments()
+    for name in SECRETS:
+        if os.environ.get(name) == "":
+            del os.environ[name]
     try:
         if words.verb == "copy":
             print(f"{copy(words.first, words.second)} files at {words.second}")
             return 0
-        bucket, runs = Bucket.open(words.first), Path(words.second)
+        bucket = Bucket.open(words.first)
+        if words.verb == "check":
+            check(bucket)
+            return 0
+        runs = Path(words.second)
         if words.verb == "pull":
             found = pull(bucket, runs, words.run)
             print(

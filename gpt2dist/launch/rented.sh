@@ -52,8 +52,11 @@ if [ -n "${SWEEP:-}" ]; then
   RUN=$(python -m gpt2dist.sweep.where "$SWEEP" "${overrides[@]}")
   export RUN
 fi
-if [ -n "${BUCKET:-}" ] && [ -n "${RUN:-}" ] && [ "$rank" = 0 ]; then
-  timeout 1800 python -m gpt2dist.launch.mirror pull "$BUCKET" runs "$RUN"
+if [ -n "${BUCKET:-}" ] && [ "$rank" = 0 ]; then
+  timeout 120 python -m gpt2dist.launch.mirror check "$BUCKET" # now, not when there is work to lose
+  if [ -n "${RUN:-}" ]; then
+    timeout 1800 python -m gpt2dist.launch.mirror pull "$BUCKET" runs "$RUN"
+  fi
 fi
 counted=$SECONDS
 account=$(python -m gpt2dist.launch.on_machine)

@@ -121,9 +121,10 @@ CPU_USD_PER_HOUR = {"aws": 1.632, "gcp": 1.5537}
 us-central1 (list prices of 2026-11); a ceiling, SkyPilot takes the cheapest machine below it."""
 
 PREPARE_RUN = """\
+mirror="${GPT2DIST_VENV:-$HOME/gpt2dist-venv}/bin/python -m gpt2dist.launch.mirror"
+timeout 120 $mirror check "$TARGET" &&
 bash gpt2dist/launch/rented.sh 'gpt2dist data prepare "$SOURCE" --out data/shards' &&
-timeout 7200 "${GPT2DIST_VENV:-$HOME/gpt2dist-venv}/bin/python" \\
-  -m gpt2dist.launch.mirror copy data/shards "$TARGET"
+timeout 7200 $mirror copy data/shards "$TARGET"
 """
 
 SWEEP_RUN = """\

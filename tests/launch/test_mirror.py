@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,21 @@ def test_shards_are_copied_with_their_manifest_last(tmp_path, monkeypatch):
     assert copy(str(tmp_path / "shards"), str(tmp_path / "copy")) == 3
     assert order[-1] == "manifest.json"
     assert tree(tmp_path / "copy") == tree(tmp_path / "shards")
+
+
+def test_shards_go_to_s3_and_back(tmp_path, s3):
+    (tmp_path / "shards" / "train").mkdir(parents=True)
+    for name in ("manifest.json", "train/00.bin"):
+        (tmp_path / "shards" / name).write_bytes(name.encode() * 1000)
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    for source, target in (
+        (str(tmp_path / "shards"), "s3://mine/shards"),
+        ("s3://mine/shards", str(tmp_path / "back")),
+    ):
+        words = [sys.executable, "-m", "gpt2dist.launch.mirror", "copy", source, target]
+        done = subprocess.run(words, env={**home, **s3}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "back") == tree(tmp_path / "shards")
 
 
 def test_an_address_that_leads_nowhere_is_one_line(tmp_path):

@@ -236,6 +236,42 @@ def test_what_earlier_machines_spent_counts(machine, tmp_path):
     assert "$13.90 are spent" in done.stderr
 
 
+def test_a_run_goes_on_from_s3_on_another_machine(machine, tmp_path, s3):
+    save = (
+        f"bash -c 'mkdir -p runs/{RUN}/checkpoints/step-00000100 && cd runs/{RUN} && "
+        "echo recipe: gpt2-124m > config.yaml && echo weights > checkpoints/step-00000100/w && "
+        "echo {} > checkpoints/step-00000100/state.json'"
+    )
+    envs = {**s3, "BUCKET": "s3://mine/runs"}
+    done = rented(machine, save, **envs)
+    assert done.returncode == 0, done.stderr
+    other = tmp_path / "other"
+    (other / "sky_workdir").mkdir(parents=True)
+    (other / "sky_workdir" / "gpt2dist").symlink_to(ROOT / "gpt2dist")
+    shutil.copytree(machine / ".gpt2dist", other / ".gpt2dist")
+    done = rented(other, f"cat runs/{RUN}/checkpoints/step-00000100/w", **envs)
+    assert done.returncode == 0, done.stderr
+    assert "continued from s3://mine/runs" in done.stdout
+    assert "weights" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("bucket", "environ"),
+    [
+        ("s3://mine-misspelt/runs", {}),
+        ("/proc/runs", {}),
+        ("s3://mine", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
+    ],
+)
+def test_a_bucket_that_takes_nothing_is_found_before_there_is_work_to_lose(
+    machine, s3, bucket, environ
+):
+    done = rented(machine, "touch started", **{**s3, "BUCKET": bucket, **environ})
+    assert done.returncode in (1, 2), done.stderr
+    assert bucket in done.stderr
+    assert not (machine / "sky_workdir" / "started").exists()
+
+
 def test_prepared_shards_are_fetched_and_used(machine, tmp_path):
     shards = tmp_path / "shards"
     shards.mkdir()
