@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 
 import psutil
+import pytest
 from command import last_step, rows_of, wait_until
 from sweeping import Tune, states, sweep_dir, trial_dir, trial_dirs, write_sweep
 
@@ -110,6 +111,7 @@ def test_killed_trial_and_killed_driver_lose_and_repeat_nothing(tmp_path, shards
     assert {n: attempts(trial_dir(file, n)) for n in over} == finished_accounts
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_saves_leaves_and_goes_on(tmp_path, shards):
     space = {"optim.peak_lr": {"grid": RATES[:1]}}
     file = write_sweep(tmp_path, shards, STEPS, space=space, seeds=[0, 1], at_once=2)
