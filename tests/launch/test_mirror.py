@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from gpt2dist.launch.mirror import Bucket, copy, pull, push
+from gpt2dist.sweep.journal import JOURNAL_FILE
+from gpt2dist.sweep.where import folder_of
 
 RUN = "gpt2-124m-69e8053c"
 
@@ -151,12 +153,13 @@ def test_an_upload_cut_short_anywhere_leaves_no_false_checkpoint(runs, tmp_path,
     assert tree(tmp_path / "bucket" / RUN) == tree(runs / RUN)
 
 
-SWEEP = "sweeps/lr_124m"
+SWEEP = str(folder_of("lr_124m"))
+"As the sweep itself names its folder; the mirror may not import that."
 
 
 def tell(sweep: Path, **event) -> None:
     sweep.mkdir(parents=True, exist_ok=True)
-    with (sweep / "journal.jsonl").open("a") as file:
+    with (sweep / JOURNAL_FILE).open("a") as file:
         file.write(json.dumps(event) + "\n")
 
 
