@@ -17,10 +17,10 @@ from gpt2dist.config.load import resolve
 from gpt2dist.config.schema import Config
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.plan.hardware import Gpu, Hardware, gpu_named
+from gpt2dist.plan.machine.hardware import Gpu, Hardware, gpu_named
+from gpt2dist.plan.machine.prices import Offer, offers, own_machine
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import plan_run
-from gpt2dist.plan.prices import Offer, offers, own_machine
 
 RECIPES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
 GPUS = (
@@ -118,7 +118,7 @@ def _cheapest(gpu: Gpu, count: int) -> Offer | None:
 
     Only offers of this very card: PCIe variants have rows of their own.
     """
-    with as_file(files("gpt2dist.plan") / "prices.csv") as table:
+    with as_file(files("gpt2dist.plan.machine") / "prices.csv") as table:
         found = offers(gpu.key, count, spot=False, table=table)
     return next((o for o in found if gpu_named(o.planned_as).key == gpu.key), None)
 

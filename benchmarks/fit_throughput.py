@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from gpt2dist.config.schema import ModelConfig
-from gpt2dist.plan.hardware import Hardware, gpu_named
 from gpt2dist.plan.layout import Layout
-from gpt2dist.plan.roofline import Constants, Work, step_seconds
-from gpt2dist.plan.throughput import CLOCK_EXPONENT, describe
+from gpt2dist.plan.machine.hardware import Hardware, gpu_named
+from gpt2dist.plan.speed.roofline import Constants, Work, step_seconds
+from gpt2dist.plan.speed.throughput import CLOCK_EXPONENT, describe
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "gpt2dist" / "plan" / "published_throughput.csv"
-CONSTANTS = ROOT / "gpt2dist" / "plan" / "throughput_fit.csv"
+TABLE = ROOT / "gpt2dist" / "plan" / "speed" / "published_throughput.csv"
+CONSTANTS = ROOT / "gpt2dist" / "plan" / "speed" / "throughput_fit.csv"
 DOCS = ROOT / "docs" / "planner-throughput.md"
 
 PRIORS = {

@@ -14,9 +14,9 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2dist.plan.loss import Z80
-from gpt2dist.plan.loss_law import EPOCH
-from gpt2dist.plan.loss_table import PublishedLoss, fit_offsets, published_losses
+from gpt2dist.plan.loss.law import EPOCH
+from gpt2dist.plan.loss.predict import Z80
+from gpt2dist.plan.loss.published import PublishedLoss, fit_offsets, published_losses
 
 DOCS = Path(__file__).parent.parent / "docs" / "planner-loss.md"
 BEGIN, END = "<!-- begin: loss_accuracy.py -->", "<!-- end: loss_accuracy.py -->"

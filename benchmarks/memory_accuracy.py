@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from gpt2dist.plan.memory_published import (
+from memory_published import (
     Fitted,
     predicted_gib,
     predicted_largest,
 )
-from gpt2dist.plan.memory_runs import PublishedRun, published_runs
+from memory_runs import PublishedRun, published_runs
 
 DOCS = Path(__file__).parent.parent / "docs" / "planner-memory.md"
 BEGIN, END = "<!-- memory_accuracy begin -->", "<!-- memory_accuracy end -->"

@@ -22,8 +22,8 @@ import numpy as np
 import tiktoken
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.data.corpus import documents, plan_units
-from gpt2dist.data.prepare import prepare
+from gpt2dist.data.prepare.corpus import documents, plan_units
+from gpt2dist.data.prepare.pipeline import prepare
 from gpt2dist.data.tokenizer import load_tokenizer
 
 

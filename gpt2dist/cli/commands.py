@@ -13,7 +13,7 @@ from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
     from gpt2dist.config.schema import Config
-    from gpt2dist.train.checkpoint import Checkpoint
+    from gpt2dist.train.core.checkpoint import Checkpoint
 
 
 def show_config(arguments: argparse.Namespace) -> int:
@@ -143,7 +143,7 @@ def ui(arguments: argparse.Namespace) -> int:
 
 
 def _checkpoint(arguments: argparse.Namespace) -> tuple[Config, Checkpoint]:
-    from gpt2dist.train import checkpoint
+    from gpt2dist.train.core import checkpoint
     from gpt2dist.train.run_folder import open_run
 
     run_dir, config = open_run(arguments.run_folder, arguments.runs)

@@ -14,7 +14,7 @@ from gpt2dist.errors import BadInput
 if TYPE_CHECKING:
     from gpt2dist.config.schema import Config
     from gpt2dist.plan.goals import Goal
-    from gpt2dist.plan.loss import OwnFit
+    from gpt2dist.plan.loss.predict import OwnFit
     from gpt2dist.plan.plan_record import Plan
     from gpt2dist.plan.ranking import Refused
 
@@ -25,7 +25,7 @@ def plan(arguments: argparse.Namespace) -> int:
     """Print one plan, or a table of them."""
     from gpt2dist.config.load import resolve
     from gpt2dist.plan.goals import Goal, check_goal
-    from gpt2dist.plan.own_fit import OWN_FIT_FILE, load_own_fit
+    from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
 
     on, overrides = split_on(arguments.overrides)
     recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
@@ -56,7 +56,7 @@ def _one(
     arguments: argparse.Namespace, config: Config, on: str, goal: Goal, own_fit: OwnFit | None
 ) -> Plan:
     from gpt2dist.plan.goals import plan_for
-    from gpt2dist.plan.hardware import parse_on
+    from gpt2dist.plan.machine.hardware import parse_on
     from gpt2dist.plan.planner import offer_for, plan_run
 
     hardware = parse_on(on)
@@ -77,7 +77,7 @@ def _many(
     own_fit: OwnFit | None,
 ) -> tuple[list[Plan], list[Refused]]:
     from gpt2dist.plan import ranking
-    from gpt2dist.plan.hardware import parse_on
+    from gpt2dist.plan.machine.hardware import parse_on
 
     spot = True if arguments.spot else None
     if on == "all":

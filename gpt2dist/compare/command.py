@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.compare.comparison import Comparison, compare_runs
-from gpt2dist.compare.run_folders import named_runs, read_run, runs_in, sweep_runs
-from gpt2dist.compare.run_record import AXES, Axis, Run
-from gpt2dist.compare.table import csv_text, json_tree, text_lines
-from gpt2dist.compare.texts import known_text
+from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in, sweep_runs
+from gpt2dist.compare.read.run_record import AXES, Axis, Run
+from gpt2dist.compare.read.texts import known_text
+from gpt2dist.compare.show.table import csv_text, json_tree, text_lines
+from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
-from gpt2dist.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_runs(request: CompareRequest) -> list[Run]:
         raise BadInput(f"{' and '.join(asked)} name runs in different ways; give one of them")
     runs_dir = Path(request.runs_dir)
     if request.experiment:
-        from gpt2dist.compare.mlflow_runs import experiment_runs
+        from gpt2dist.compare.read.mlflow_runs import experiment_runs
         from gpt2dist.track.mlflow_uri import URI_VARIABLE, default_uri
 
         uri = os.environ.get(URI_VARIABLE) or default_uri(runs_dir)
@@ -87,11 +87,11 @@ def _write_files(request: CompareRequest, comparison: Comparison) -> list[str]:
     if request.csv:
         write_atomically(Path(request.csv), csv_text(comparison))
     if request.png:
-        from gpt2dist.compare.picture import draw_frontier
+        from gpt2dist.compare.show.picture import draw_frontier
 
         draw_frontier(comparison, request.axis, Path(request.png))
     if request.html:
-        from gpt2dist.compare.page import page
+        from gpt2dist.compare.show.page import page
 
         write_atomically(Path(request.html), page(comparison, request.axis))
     return [path for path in (request.csv, request.png, request.html) if path]

@@ -7,7 +7,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpt2dist.compare.frontier import (
+from gpt2dist.compare.read.references import Reference, references_for
+from gpt2dist.compare.read.run_record import AXES, Axis, Run
+from gpt2dist.compare.read.texts import in_bits, require_comparable
+from gpt2dist.compare.stats.frontier import (
     Point,
     learning_curve,
     not_overtaken,
@@ -15,7 +18,7 @@ from gpt2dist.compare.frontier import (
     reached_by,
     spent_to_reach,
 )
-from gpt2dist.compare.groups import (
+from gpt2dist.compare.stats.groups import (
     Group,
     describe_target,
     describe_verdict,
@@ -23,10 +26,7 @@ from gpt2dist.compare.groups import (
     varying,
     verdict,
 )
-from gpt2dist.compare.references import Reference, references_for
-from gpt2dist.compare.run_record import AXES, Axis, Run
-from gpt2dist.compare.texts import in_bits, require_comparable
-from gpt2dist.plan.loss import published_text
+from gpt2dist.plan.loss.predict import published_text
 
 NATS, BITS = "nats per token", "bits per byte"
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2dist.compare.run_folders import named_runs, read_run, runs_in
-from gpt2dist.compare.run_record import Run
-from gpt2dist.compare.scaling import CONSTANTS, ScalingFit, fit_scaling, observations_of
-from gpt2dist.compare.texts import known_text
+from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in
+from gpt2dist.compare.read.run_record import Run
+from gpt2dist.compare.read.texts import known_text
+from gpt2dist.compare.stats.scaling import CONSTANTS, ScalingFit, fit_scaling, observations_of
 from gpt2dist.errors import BadInput
 from gpt2dist.human import human_count
-from gpt2dist.plan.loss import compute_optimal
-from gpt2dist.plan.own_fit import OWN_FIT_FILE, save_own_fit
+from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, save_own_fit
+from gpt2dist.plan.loss.predict import compute_optimal
 
 LOOSE_RATIO = 3.0
 "Upper over lower end of an exponent's interval, from which on a fit is called loose."

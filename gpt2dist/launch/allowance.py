@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.costs import IDLE_MINUTES
 
 OWN_STOP_S = 120
 """Between the budget at which the run stops by itself and the SIGTERM from outside."""

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
-from gpt2dist.files import write_atomically
 
 FOLDER = "launches"
 

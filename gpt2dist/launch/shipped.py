@@ -25,11 +25,11 @@ from gpt2dist.launch.task import (
     task_tree,
     train_tree,
 )
-from gpt2dist.plan.costs import INSTALL_MINUTES, PROVISION_MINUTES, preparation_hours
-from gpt2dist.plan.hardware import Hardware, parse_on
+from gpt2dist.plan.machine.costs import INSTALL_MINUTES, PROVISION_MINUTES, preparation_hours
+from gpt2dist.plan.machine.hardware import Hardware, parse_on
+from gpt2dist.plan.machine.prices import TABLE_DATE, Offer, offers
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import plan_run
-from gpt2dist.plan.prices import TABLE_DATE, Offer, offers
 
 HEADROOM = 1.15
 """How far a price may have risen since the package's table before SkyPilot refuses the machine."""
@@ -121,14 +121,14 @@ CPU_USD_PER_HOUR = {"aws": 1.632, "gcp": 1.5537}
 us-central1 (list prices of 2026-11); a ceiling, SkyPilot takes the cheapest machine below it."""
 
 PREPARE_RUN = """\
-mirror="${GPT2DIST_VENV:-$HOME/gpt2dist-venv}/bin/python -m gpt2dist.launch.mirror"
+mirror="${GPT2DIST_VENV:-$HOME/gpt2dist-venv}/bin/python -m gpt2dist.launch.machine.mirror"
 timeout 120 $mirror check "$TARGET" &&
-bash gpt2dist/launch/rented.sh 'gpt2dist data prepare "$SOURCE" --out data/shards' &&
+bash gpt2dist/launch/machine/rented.sh 'gpt2dist data prepare "$SOURCE" --out data/shards' &&
 timeout 7200 $mirror copy data/shards "$TARGET"
 """
 
 SWEEP_RUN = """\
-bash gpt2dist/launch/rented.sh 'bash cluster/ray_cluster.sh
+bash gpt2dist/launch/machine/rented.sh 'bash cluster/ray_cluster.sh
   gpt2dist tune "$SWEEP" "${overrides[@]}" --resume --usd "$RUN_BUDGET_USD"'
 """
 
@@ -154,7 +154,7 @@ def plans(training: Training) -> list[Plan]:
 
 def _packaged_offer(hardware: Hardware, provider: str, spot: bool) -> Offer:
     """From the package's table, whatever catalog this machine has: the files are for everyone."""
-    table = Path(str(package_files("gpt2dist.plan").joinpath("prices.csv")))
+    table = Path(str(package_files("gpt2dist.plan.machine").joinpath("prices.csv")))
     gpu, count = hardware.gpu.key, hardware.gpus_per_node
     found = offers(gpu, count, spot=spot, provider=provider, table=table)
     return replace(found[0], source=f"package table of {TABLE_DATE}")

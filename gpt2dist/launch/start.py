@@ -199,7 +199,11 @@ def _sky_words(name: str, task_file: Path, managed: bool) -> list[str]:
 def _prepare(request: LaunchRequest, plan: Plan, task_file: Path, text: str) -> str:
     """Write the task and see that SkyPilot, the clone and the credentials are there."""
     assert plan.offer is not None
-    for needed in ("cluster/ray_cluster.sh", "gpt2dist/launch/rented.sh", "constraints.txt"):
+    for needed in (
+        "cluster/ray_cluster.sh",
+        "gpt2dist/launch/machine/rented.sh",
+        "constraints.txt",
+    ):
         if not Path(needed).is_file():
             raise BadInput(
                 f"there is no {needed} here: machines are given this folder, so launch from the "

@@ -16,9 +16,9 @@ from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.launch.allowance import RESERVE_S
 from gpt2dist.launch.providers import PROVIDERS, require_capable, require_credentials
-from gpt2dist.plan.costs import IDLE_MINUTES
 from gpt2dist.plan.goals import Goal, plan_for
-from gpt2dist.plan.hardware import parse_on
+from gpt2dist.plan.machine.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import offer_for, plan_run
 

@@ -17,15 +17,15 @@ import yaml
 from gpt2dist.config.load import run_name
 from gpt2dist.config.schema import Config
 from gpt2dist.launch.providers import require_capable
-from gpt2dist.plan.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.prices import Offer
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.prices import Offer
 
 Tree = dict[str, Any]
 
-SETUP = "timeout 1800 bash gpt2dist/launch/setup.sh\n"
+SETUP = "timeout 1800 bash gpt2dist/launch/machine/setup.sh\n"
 TRAIN = (
-    "bash gpt2dist/launch/rented.sh 'bash cluster/ray_cluster.sh\n"
+    "bash gpt2dist/launch/machine/rented.sh 'bash cluster/ray_cluster.sh\n"
     '  gpt2dist train "$RECIPE" --name "$RUN" cluster.device=cuda "${overrides[@]}"\n'
     '  budget.usd="$RUN_BUDGET_USD"\'\n'
 )

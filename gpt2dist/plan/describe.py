@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt2dist.human import human_count, human_duration, usd
-from gpt2dist.plan.costs import JobCost
-from gpt2dist.plan.loss import OwnFit, compute_optimal
+from gpt2dist.plan.loss.predict import OwnFit, compute_optimal
+from gpt2dist.plan.machine.costs import JobCost
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.ranking import Refused, quickest
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.plan.loss import OwnFit, tokens_for_loss
+from gpt2dist.plan.loss.predict import OwnFit, tokens_for_loss
 from gpt2dist.plan.plan_record import Plan
 
 MOST_STEPS = 100_000_000

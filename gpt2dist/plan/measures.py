@@ -1,6 +1,6 @@
 """When it does not fit: the cheapest list of measures that makes it fit.
 
-Costs are relative tokens per second, coarse on purpose; gpt2dist.plan.throughput predicts the
+Costs are relative tokens per second, coarse on purpose; gpt2dist.plan.speed.throughput predicts the
 speed of the layout that comes out.
 """
 
@@ -11,7 +11,7 @@ from itertools import product
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.plan.layout import Layout
-from gpt2dist.plan.memory import largest_micro_batch, memory
+from gpt2dist.plan.memory.fit import largest_micro_batch, memory
 
 LORA_RANK = 16
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gpt2dist.plan.costs import JobCost
 from gpt2dist.plan.layout import Layout
-from gpt2dist.plan.loss import LossEstimate
+from gpt2dist.plan.loss.predict import LossEstimate
+from gpt2dist.plan.machine.costs import JobCost
+from gpt2dist.plan.machine.prices import Offer
 from gpt2dist.plan.measures import Measure
-from gpt2dist.plan.memory import Memory
-from gpt2dist.plan.prices import Offer
-from gpt2dist.plan.throughput import Throughput
+from gpt2dist.plan.memory.fit import Memory
+from gpt2dist.plan.speed.throughput import Throughput
 
 
 @dataclass(frozen=True)

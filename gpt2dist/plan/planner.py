@@ -9,20 +9,20 @@ from pathlib import Path
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
-from gpt2dist.plan.costs import JobCost, job_cost
-from gpt2dist.plan.hardware import Gpu, Hardware, gpu_named, parse_on
 from gpt2dist.plan.layout import Layout, Precision
-from gpt2dist.plan.loss import LossEstimate, OwnFit, predict_loss
+from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
+from gpt2dist.plan.machine.costs import JobCost, job_cost
+from gpt2dist.plan.machine.hardware import Gpu, Hardware, gpu_named, parse_on
+from gpt2dist.plan.machine.prices import Offer, offers
 from gpt2dist.plan.measures import Measure, measures_to_fit
-from gpt2dist.plan.memory import (
+from gpt2dist.plan.memory.fit import (
     HEADROOM,
     largest_micro_batch,
     memory,
     micro_batch_for,
 )
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.prices import Offer, offers
-from gpt2dist.plan.throughput import Throughput, predict
+from gpt2dist.plan.speed.throughput import Throughput, predict
 
 STEADY_MICRO_TOKENS = 65_536
 """Tokens of a micro-batch above which a larger one gains nothing worth its memory."""

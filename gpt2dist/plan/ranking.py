@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.goals import Goal, plan_for
-from gpt2dist.plan.hardware import Hardware, all_gpus, gpu_named
-from gpt2dist.plan.loss import OwnFit
+from gpt2dist.plan.loss.predict import OwnFit
+from gpt2dist.plan.machine.hardware import Hardware, all_gpus, gpu_named
+from gpt2dist.plan.machine.prices import Offer, offers
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import offer_for, plan_run
-from gpt2dist.plan.prices import Offer, offers
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2dist.data.prepare import dataset_dir
+from gpt2dist.data.prepare.pipeline import dataset_dir
 from gpt2dist.data.shards import load_dataset_folder, require
 from gpt2dist.errors import BadInput
-from gpt2dist.sweep.schema import Sweep
-from gpt2dist.sweep.trials import Trial
+from gpt2dist.sweep.spec.schema import Sweep
+from gpt2dist.sweep.trial.trial import Trial
 from gpt2dist.train import ray_run
 from gpt2dist.train.placement import Machine, probe_machine
 from gpt2dist.train.preparing import prepare_aloud

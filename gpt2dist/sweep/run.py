@@ -13,26 +13,31 @@ from typing import TYPE_CHECKING, Any
 from gpt2dist.config.load import to_tree
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
-from gpt2dist.sweep.child import Order
-from gpt2dist.sweep.closing import closing_lines
-from gpt2dist.sweep.costing import Price, Rent, price_here, price_on, rent_here, rent_on
+from gpt2dist.sweep.cost.estimate import (
+    describe_plan,
+    plan_sweep,
+    planned_trials,
+    require_affordable,
+)
+from gpt2dist.sweep.cost.trial_cost import Price, Rent, price_here, price_on, rent_here, rent_on
 from gpt2dist.sweep.journal import JOURNAL_FILE, OVER, Journal, Story, read_journal
-from gpt2dist.sweep.load import differences, load_sweep
-from gpt2dist.sweep.points import point_count
-from gpt2dist.sweep.pricing import describe_plan, plan_sweep, planned_trials, require_affordable
-from gpt2dist.sweep.record import Start
-from gpt2dist.sweep.results import (
+from gpt2dist.sweep.print_folder import folder_of
+from gpt2dist.sweep.report.closing import closing_lines
+from gpt2dist.sweep.report.live_table import Screen, table_lines
+from gpt2dist.sweep.report.results import (
     PICTURE_FILE,
     finished_points,
     write_best,
     write_summary,
 )
-from gpt2dist.sweep.schema import Sweep
-from gpt2dist.sweep.screen import Screen, table_lines
+from gpt2dist.sweep.search.points import point_count
+from gpt2dist.sweep.search.ray_tune import start_trials
+from gpt2dist.sweep.spec.load import differences, load_sweep
+from gpt2dist.sweep.spec.schema import Sweep
 from gpt2dist.sweep.sweeper import Sweeper
-from gpt2dist.sweep.trials import Trial
-from gpt2dist.sweep.tune_run import start_trials
-from gpt2dist.sweep.where import folder_of
+from gpt2dist.sweep.trial.process import Order
+from gpt2dist.sweep.trial.record import Start
+from gpt2dist.sweep.trial.trial import Trial
 from gpt2dist.train import run_folder
 from gpt2dist.train.in_thread import InThread
 from gpt2dist.train.stop_signal import StopOnSignal
@@ -226,14 +231,14 @@ def _order(sweeper: Sweeper, start: Start) -> Order:
 def _open_mlflow(sweeper: Sweeper, note: Say) -> Any:
     if not sweeper.sweep.config.track.mlflow:
         return None
-    from gpt2dist.sweep.mlflow_side import SweepMlflow
+    from gpt2dist.sweep.report.mlflow import SweepMlflow
     from gpt2dist.track.mlflow_uri import tracking_uri
 
     return SweepMlflow(sweeper, tracking_uri(sweeper.sweep.config, os.environ), note)
 
 
 def _draw(sweeper: Sweeper, best_point: int | None) -> None:
-    from gpt2dist.sweep.picture import draw_sweep
+    from gpt2dist.sweep.report.picture import draw_sweep
 
     sweep = sweeper.sweep
     path = sweeper.folder / PICTURE_FILE

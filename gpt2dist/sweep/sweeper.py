@@ -12,16 +12,16 @@ from statistics import fmean
 from typing import Literal
 
 from gpt2dist.config.schema import BudgetConfig
-from gpt2dist.sweep.amounts import Amounts, grant, limits
-from gpt2dist.sweep.bill import Bill
-from gpt2dist.sweep.costing import MARGIN, Price, Rent, expected_seconds, start_seconds
-from gpt2dist.sweep.folder import TrialFolder
+from gpt2dist.sweep.cost.amounts import Amounts, grant, limits
+from gpt2dist.sweep.cost.machine_bill import Bill
+from gpt2dist.sweep.cost.trial_cost import MARGIN, Price, Rent, expected_seconds, start_seconds
 from gpt2dist.sweep.journal import OVER, Journal, State, Story
-from gpt2dist.sweep.points import Points, point_count, points_of
-from gpt2dist.sweep.record import Record, Start, objective_of, run_config
-from gpt2dist.sweep.schema import Sweep
-from gpt2dist.sweep.space import Values
-from gpt2dist.sweep.trials import Trial, make_trial
+from gpt2dist.sweep.search.points import Points, point_count, points_of
+from gpt2dist.sweep.spec.schema import Sweep
+from gpt2dist.sweep.spec.space import Values
+from gpt2dist.sweep.trial.record import Record, Start, objective_of, run_config
+from gpt2dist.sweep.trial.run_folder import TrialFolder
+from gpt2dist.sweep.trial.trial import Trial, make_trial
 from gpt2dist.train.run_folder import request_stop
 
 

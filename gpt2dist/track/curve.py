@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.files import write_atomically
+from gpt2dist.disk import write_atomically
 from gpt2dist.human import human_count, human_duration, usd
 
 INK, MUTED, GRID = "#1f2328", "#6e7781", "#e6e8eb"

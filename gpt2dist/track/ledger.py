@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gpt2dist.config.schema import ClusterConfig
+from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.files import write_atomically
 
 LEDGER_FILE = "ledger.json"
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"

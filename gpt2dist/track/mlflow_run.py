@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt2dist.config.load import flatten, identity, to_tree
 from gpt2dist.config.schema import Config
-from gpt2dist.files import write_atomically
+from gpt2dist.disk import write_atomically
 from gpt2dist.track.mlflow_quiet import silence_loggers
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.files import write_atomically
 
 Row = dict[str, Any]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
+from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
-from gpt2dist.files import write_atomically
 from gpt2dist.track.ledger import Account
 from gpt2dist.track.versions import versions
 

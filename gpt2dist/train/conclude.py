@@ -16,7 +16,8 @@ from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.track.ledger import LEDGER_FILE, Account
 from gpt2dist.track.rows import ROWS_FILE, read_rows
 from gpt2dist.track.summary import read_summary, summarize, write_summary
-from gpt2dist.train import checkpoint, run_folder
+from gpt2dist.train import run_folder
+from gpt2dist.train.core import checkpoint
 from gpt2dist.train.predicted import errors
 from gpt2dist.train.stop_signal import StopOnSignal
 from gpt2dist.train.worker import Job

@@ -19,17 +19,18 @@ from pathlib import Path
 
 from gpt2dist.config.load import identity, run_name, to_tree
 from gpt2dist.config.schema import Config
-from gpt2dist.data.prepare import dataset_dir
+from gpt2dist.data.prepare.pipeline import dataset_dir
+from gpt2dist.data.serve.validation import validation_batches
+from gpt2dist.data.serve.windows import Windows
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
-from gpt2dist.data.validation import validation_batches
-from gpt2dist.data.windows import Windows
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.track.console import Progress
 from gpt2dist.track.ledger import LEDGER_FILE, billed_since, price_usd_per_hour
-from gpt2dist.train import checkpoint, ray_run, run_folder
+from gpt2dist.train import ray_run, run_folder
 from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow
+from gpt2dist.train.core import checkpoint
 from gpt2dist.train.placement import Placement, probe_machine, solve
 from gpt2dist.train.predicted import prediction
 from gpt2dist.train.preparing import prepare_aloud

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from gpt2dist.config.schema import Config, Device
-from gpt2dist.data.prepare import dataset_dir
+from gpt2dist.data.prepare.pipeline import dataset_dir
+from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.shards import load_dataset_folder
 from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer
-from gpt2dist.data.validation import validation_batches
 from gpt2dist.errors import BadInput
 from gpt2dist.evaluate.sampling import generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
-from gpt2dist.train.checkpoint import Checkpoint
+from gpt2dist.train.core.checkpoint import Checkpoint
 from gpt2dist.train.placement import Placement, probe_machine, solve
 
 

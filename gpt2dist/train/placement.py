@@ -10,7 +10,7 @@ from pathlib import Path
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.layout import Layout, Precision
-from gpt2dist.plan.memory import HEADROOM, micro_batch_for
+from gpt2dist.plan.memory.fit import HEADROOM, micro_batch_for
 
 CPU_MICRO_TOKENS = 4096
 "Tokens of a CPU micro-batch: larger ones leave the caches and gain nothing."

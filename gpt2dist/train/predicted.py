@@ -12,13 +12,13 @@ import psutil
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token
-from gpt2dist.plan.hardware import Gpu, Hardware, find_gpu, peak_tflops
-from gpt2dist.plan.own_fit import OWN_FIT_FILE, OwnFit, load_own_fit
+from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, OwnFit, load_own_fit
+from gpt2dist.plan.machine.hardware import Gpu, Hardware, find_gpu, peak_tflops
+from gpt2dist.plan.machine.prices import Offer
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import plan_run
-from gpt2dist.plan.prices import Offer
-from gpt2dist.plan.probes import Probe, probe_of
-from gpt2dist.plan.throughput import Throughput
+from gpt2dist.plan.speed.probes import Probe, probe_of
+from gpt2dist.plan.speed.throughput import Throughput
 from gpt2dist.train.placement import Placement
 
 GIB = 2**30

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.data.prepare import prepare
-from gpt2dist.data.progress import Progress
+from gpt2dist.data.prepare.pipeline import prepare
+from gpt2dist.data.prepare.progress import Progress
 from gpt2dist.data.shards import Dataset
 from gpt2dist.human import human_count, human_duration
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpt2dist.errors import BadInput
 from gpt2dist.train import run_folder
-from gpt2dist.train.control import Control
+from gpt2dist.train.core.control import Control
 from gpt2dist.train.worker import Job
 
 VISIBLE_WITHIN_SECONDS = 5.0

@@ -18,10 +18,10 @@ import torch
 
 from gpt2dist.config.load import from_tree, identity
 from gpt2dist.config.schema import Config
+from gpt2dist.data.serve.stream import StreamPlan, memmap_batches, ray_batches
+from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.shards import Dataset, load_dataset_folder
-from gpt2dist.data.stream import StreamPlan, memmap_batches, ray_batches
 from gpt2dist.data.tokenizer import load_tokenizer
-from gpt2dist.data.validation import validation_batches
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.evaluate.sampling import generate
 from gpt2dist.evaluate.validation import validation_loss
@@ -30,11 +30,12 @@ from gpt2dist.model.optim import build_adamw
 from gpt2dist.track.ledger import LEDGER_FILE, Ledger
 from gpt2dist.track.rows import ROWS_FILE, RowWriter
 from gpt2dist.track.versions import versions
-from gpt2dist.train import checkpoint, run_folder
-from gpt2dist.train.checkpoint import Checkpoint, TrainState
-from gpt2dist.train.control import Control
-from gpt2dist.train.engine import Engine
-from gpt2dist.train.loop import Diverged, Duties, Ending, run_loop
+from gpt2dist.train import run_folder
+from gpt2dist.train.core import checkpoint
+from gpt2dist.train.core.checkpoint import Checkpoint, TrainState
+from gpt2dist.train.core.control import Control
+from gpt2dist.train.core.engine import Engine
+from gpt2dist.train.core.loop import Diverged, Duties, Ending, run_loop
 from gpt2dist.train.placement import Placement
 from gpt2dist.train.recorder import RunRecorder, SilentRecorder
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
-from command import wait_until
+
+from tests.train.command import wait_until
 
 ADDRESSES = ("10.78.0.11", "10.78.0.12")
 NAMES = ("host-a", "host-b")

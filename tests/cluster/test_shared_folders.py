@@ -14,7 +14,7 @@ import pytest
 RANK = """
 import json, socket, sys
 import torch.distributed as dist
-from gpt2dist.train.control import Control
+from gpt2dist.train.core.control import Control
 from gpt2dist.train.shared_folders import folders_are_shared
 from gpt2dist.train.worker import Job
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import (
+
+from tests.cluster.hosts import ADDRESSES, Host, Program, TwoHosts, why_not
+from tests.train.command import (
     BATCH_TOKENS,
     LEARNED,
     TINY,
@@ -22,7 +24,6 @@ from command import (
     summary_of,
     wait_until,
 )
-from hosts import ADDRESSES, Host, Program, TwoHosts, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 

@@ -8,9 +8,9 @@ from gpt2dist.compare.fit_command import FitRequest, fit
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.plan.loss import predict_loss
-from gpt2dist.plan.loss_law import Law
-from gpt2dist.plan.own_fit import OWN_FIT_FILE, load_own_fit
+from gpt2dist.plan.loss.law import Law
+from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
+from gpt2dist.plan.loss.predict import predict_loss
 
 TRUTH = Law(1.2, 60.0, 0.25, 150.0, 0.3, "")
 WIDTHS, STEPS = (16, 64, 128), (4, 16, 64)

@@ -15,7 +15,7 @@ from gpt2dist.launch.allowance import (
     billed_since,
     spent_now,
 )
-from gpt2dist.plan.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.costs import IDLE_MINUTES
 
 
 @pytest.mark.parametrize(

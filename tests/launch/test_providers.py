@@ -6,7 +6,7 @@ import pytest
 
 from gpt2dist.errors import BadInput
 from gpt2dist.launch.providers import PROVIDERS, require_credentials
-from gpt2dist.plan import prices
+from gpt2dist.plan.machine import prices
 
 
 def test_every_provider_with_prices_can_be_rented_from():

@@ -15,7 +15,7 @@ from gpt2dist.launch.control import logs, status, stop
 from gpt2dist.launch.record import read_record
 from gpt2dist.launch.start import LaunchRequest, launch
 from gpt2dist.launch.target import choose, recipe_target
-from gpt2dist.plan.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.costs import IDLE_MINUTES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hf_MUSTNOTAPPEAR"

@@ -17,7 +17,7 @@ from gpt2dist.plan.measures import (
     measures_to_fit,
     micro_batch_speed,
 )
-from gpt2dist.plan.memory import memory
+from gpt2dist.plan.memory.fit import memory
 
 SMALL = ModelConfig()
 LARGE = ModelConfig(layers=36, heads=20, width=1280)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
-from gpt2dist.plan.hardware import find_gpu, peak_tflops
+from gpt2dist.plan.machine.hardware import find_gpu, peak_tflops
 
 SMALL = ModelConfig()
 
@@ -80,7 +80,7 @@ def test_a_gpu_names_its_memory_and_source():
 
 def test_planning_imports_no_heavy_package():
     code = (
-        "import sys, gpt2dist.plan.measures, gpt2dist.plan.hardware as h; h.find_gpu('x');"
+        "import sys, gpt2dist.plan.measures, gpt2dist.plan.machine.hardware as h; h.find_gpu('x');"
         "assert not {'torch', 'numpy', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,7 @@ from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.describe import as_json, describe, phases, refusals, table
 from gpt2dist.plan.goals import Goal, check_goal, plan_for
-from gpt2dist.plan.hardware import Hardware, all_gpus, gpu_named, parse_on
+from gpt2dist.plan.machine.hardware import Hardware, all_gpus, gpu_named, parse_on
 from gpt2dist.plan.planner import offer_for, plan_on, plan_run, tokens_to_prepare
 from gpt2dist.plan.ranking import everywhere, on_one
 

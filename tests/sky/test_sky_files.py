@@ -114,7 +114,7 @@ def test_a_task_gives_its_machines_back_and_charges_their_highest_price(path):
 def test_a_task_runs_scripts_that_exist_and_holds_no_secret(path):
     task = load(path)
     scripts = re.findall(r"[\w/]+\.sh", task["setup"] + task["run"])
-    assert {"gpt2dist/launch/setup.sh", "gpt2dist/launch/rented.sh"} <= set(scripts)
+    assert {"gpt2dist/launch/machine/setup.sh", "gpt2dist/launch/machine/rented.sh"} <= set(scripts)
     assert all((ROOT / script).is_file() for script in scripts)
     assert path.stem == "prepare_data" or "cluster/ray_cluster.sh" in scripts
     assert "HF_TOKEN" in task["secrets"]

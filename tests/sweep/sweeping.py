@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 import yaml
-from command import DEADLINE_SECONDS, TINY, rows_of
 
-from gpt2dist.sweep.load import load_sweep
-from gpt2dist.sweep.schema import Sweep
+from gpt2dist.sweep.spec.load import load_sweep
+from gpt2dist.sweep.spec.schema import Sweep
+from tests.train.command import DEADLINE_SECONDS, TINY, rows_of
 
 BATCH_TOKENS = 128
 USD_PER_SECOND = 1.0
@@ -29,7 +29,7 @@ _forks.set_forkserver_preload(
     [
         "gpt2dist.sweep.run",
         "gpt2dist.sweep.machines",
-        "gpt2dist.sweep.picture",
+        "gpt2dist.sweep.report.picture",
         "gpt2dist.train.driver",
         "matplotlib.backends.backend_agg",
         "ray.tune",
@@ -78,7 +78,7 @@ class Tune:
     def _trial_processes(self) -> list[psutil.Process]:
         assert self.process.pid is not None
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in below if "gpt2dist.sweep.child" in _words(child)]
+        return [child for child in below if "gpt2dist.sweep.trial.process" in _words(child)]
 
 
 def sweep_of(folder: Path, **tree: Any) -> Sweep:

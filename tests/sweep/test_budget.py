@@ -7,8 +7,9 @@ import time
 
 import pytest
 import yaml
-from command import rows_of
-from sweeping import (
+
+from gpt2dist.config.load import resolve
+from tests.sweep.sweeping import (
     USD_PER_SECOND,
     Tune,
     interval_usd,
@@ -18,8 +19,7 @@ from sweeping import (
     trial_dirs,
     write_sweep,
 )
-
-from gpt2dist.config.load import resolve
+from tests.train.command import rows_of
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,9 @@ from contextlib import closing
 
 import psutil
 import pytest
-from command import last_step, rows_of, wait_until
-from sweeping import Tune, states, sweep_dir, trial_dir, trial_dirs, write_sweep
+
+from tests.sweep.sweeping import Tune, states, sweep_dir, trial_dir, trial_dirs, write_sweep
+from tests.train.command import last_step, rows_of, wait_until
 
 STEPS = 400
 RATES = [1e-3, 2e-3, 4e-3, 8e-3]

@@ -19,10 +19,10 @@ from gpt2dist.config.load import resolve
 from gpt2dist.config.schema import Config
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
-from gpt2dist.train import checkpoint
-from gpt2dist.train.checkpoint import TrainState
-from gpt2dist.train.control import Control
-from gpt2dist.train.engine import Engine
+from gpt2dist.train.core import checkpoint
+from gpt2dist.train.core.checkpoint import TrainState
+from gpt2dist.train.core.control import Control
+from gpt2dist.train.core.engine import Engine
 from gpt2dist.train.placement import Placement
 
 SEQUENCES, CONTEXT, VOCAB = 8, 16, 257

@@ -8,9 +8,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import BATCH_TOKENS, TINY, Command, final_tensors, learned, rows_of, summary_of
 
 from gpt2dist.cli.main import main
+from tests.train.command import (
+    BATCH_TOKENS,
+    TINY,
+    Command,
+    final_tensors,
+    learned,
+    rows_of,
+    summary_of,
+)
 
 
 @pytest.fixture

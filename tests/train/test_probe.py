@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from command import BATCH_TOKENS, TINY, TOTAL_STEPS, Command, rows_of, summary_of
+
+from tests.train.command import BATCH_TOKENS, TINY, TOTAL_STEPS, Command, rows_of, summary_of
 
 PRICED = [*TINY, "cluster.usd_per_hour=3.6"]  # a thousandth of a dollar a second
 

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import (
+from matplotlib.image import imread
+
+from tests.train.command import (
     BATCH_TOKENS,
     DEADLINE_SECONDS,
     TINY,
@@ -25,7 +27,6 @@ from command import (
     take_one_core,
     wait_until,
 )
-from matplotlib.image import imread
 
 DOCUMENTED = set(
     re.findall(
@@ -186,7 +187,7 @@ def test_a_dollar_budget_is_never_passed(runs, tiny, undisturbed):
 
 
 def test_eval_repeats_the_last_validation_loss(undisturbed, runs):
-    from gpt2dist.train.checkpoint import newest_valid
+    from gpt2dist.train.core.checkpoint import newest_valid
     from gpt2dist.train.offline import evaluate_checkpoint
     from gpt2dist.train.run_folder import open_run
 

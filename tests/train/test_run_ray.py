@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import (
+
+from tests.train.command import (
     BATCH_TOKENS,
     DEADLINE_SECONDS,
     LEARNED,

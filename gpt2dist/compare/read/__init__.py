@@ -1,0 +1,1 @@
+"""Runs as records, from their folders or from MLflow."""

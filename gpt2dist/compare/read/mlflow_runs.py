@@ -1,0 +1,89 @@
+"""Runs read from MLflow instead of their folders, local or from a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpt2dist.compare.read.run_record import OWN_MACHINE, PREDICTED, Run, make_run, summary_of_rows
+from gpt2dist.compare.read.texts import known_text
+from gpt2dist.config.load import from_tree
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput
+from gpt2dist.track.mlflow_read import StoredRun, stored_runs
+
+METRICS = ("tokens", "val_loss", "seconds", "usd", "tokens_per_s", "mfu", "gpu_peak_gib")
+"Those whose whole history is read."
+IDENTITY_TAG = "identity"
+"Runs without it are of another program, or hold the trials of a sweep together."
+SECTIONS = ("model", "data", "optim", "train", "eval", "paths")
+
+
+def experiment_runs(uri: str, experiment: str) -> list[Run]:
+    """The training runs of an MLflow experiment; BadInput where it holds none."""
+    found = stored_runs(uri, experiment, METRICS, IDENTITY_TAG)
+    if not found:
+        raise BadInput(f"experiment {experiment!r} holds no runs of gpt2dist; name another one")
+    return [_run(stored) for stored in found]
+
+
+def _run(stored: StoredRun) -> Run:
+    config = _config(stored)
+    last = stored.metrics
+    usd = last.get("total_usd", last.get("usd"))
+    # `track sync` alone leaves no tag; then only dollars above 0 show that there was a price.
+    if stored.tags.get("price_source", OWN_MACHINE if not usd else "") == OWN_MACHINE:
+        usd = None
+    workers = int(stored.tags["workers"]) if "workers" in stored.tags else None
+    summary: dict[str, Any] = {
+        **summary_of_rows(stored.name, config.recipe, stored.rows),
+        "identity": stored.tags[IDENTITY_TAG],
+        "ended": _ended(stored, config),
+        "device": stored.tags.get("device"),
+        "workers": workers,
+        "seconds": last.get("total_seconds", last.get("seconds")),
+        "val_tokens_per_byte": _number(stored.tags.get("val_tokens_per_byte")),
+        "predicted": {name: last.get(f"predicted_{name}") for name in PREDICTED},
+    }
+    hours = None if summary["seconds"] is None else summary["seconds"] / 3600
+    return make_run(
+        config,
+        summary,
+        stored.rows,
+        where=stored.run_id,
+        usd=usd,
+        gpu_hours=hours * workers if hours is not None and workers is not None else None,
+        text=known_text(config),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    return None if text in (None, "None") else float(text)
+
+
+def _ended(stored: StoredRun, config: Config) -> str:
+    """How the run ended: MLflow knows no budget, so what is finished is seen by its tokens."""
+    if stored.status == "FINISHED":
+        whole = config.total_steps * config.train.batch_tokens
+        return "finished" if stored.metrics.get("tokens", 0) >= whole else "budget"
+    return {"KILLED": "interrupted", "FAILED": "failed"}.get(stored.status, "unfinished")
+
+
+def _config(stored: StoredRun) -> Config:
+    """The typed config of params such as `optim.peak_lr`: MLflow keeps them all as text."""
+    tree: dict[str, Any] = {"recipe": stored.params.get("recipe", "custom")}
+    for key, value in stored.params.items():
+        section, _, name = key.partition(".")
+        if section in SECTIONS and name:
+            tree.setdefault(section, {})[name] = None if value == "None" else value
+    return from_tree(_without_none(tree), f"MLflow run {stored.name}")
+
+
+def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """None is the default of every key that may be None."""
+    return {
+        key: {name: entry for name, entry in value.items() if entry is not None}
+        if isinstance(value, dict)
+        else value
+        for key, value in tree.items()
+    }

@@ -1,0 +1,236 @@
+"""What a comparison knows of one run, wherever it was read from. None is unknown, never zero."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from gpt2dist.compare.read.corpus import corpus_of
+from gpt2dist.config.load import flatten
+from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
+from gpt2dist.plan.arithmetic import flops_per_token, parameters
+
+Axis = Literal["usd", "hours", "tokens", "flops"]
+AXES: tuple[Axis, ...] = ("usd", "hours", "tokens", "flops")
+PREDICTED = ("tokens_per_s", "peak_gib", "hours", "usd", "val_loss")
+OWN_MACHINE = "own machine"
+"The price source of a machine that nobody gave a price: its dollars are unknown."
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a run learned from and was evaluated on: losses compare only where this is equal."""
+
+    corpus: str
+    tokenizer: str
+    text_field: str
+    source: str = field(compare=False)
+    "As the config names it; two samples of one corpus compare."
+
+    def __str__(self) -> str:
+        return f"data.source={self.source} data.tokenizer={self.tokenizer}"
+
+
+@dataclass(frozen=True)
+class KnownText:
+    """What the manifest of a prepared dataset adds."""
+
+    source: str
+    "Where the text came from, also when the config names the prepared folder."
+    tokens_per_byte: float | None
+    "Tokens of the validation split, separators counted, per byte of its UTF-8 text."
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One point of a learning curve."""
+
+    step: int
+    tokens: int
+    val_loss: float
+    hours: float | None
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    where: str
+    "Folder, or MLflow run id."
+    recipe: str
+    identity: str
+    family: str
+    "Equal for runs that differ in nothing but train.seed and where they were computed."
+    settings: Mapping[str, Any]
+    "`section.key` of the sections that make the identity, without train.seed."
+    seed: int
+    text: Text
+    validation: tuple[Any, ...]
+    "Settings that choose which part of the text is held out and how much of it is read."
+    tokens_per_byte: float | None
+    "Of the validation split, from the dataset's manifest or the run's summary."
+    params: int
+    flops_per_token: int
+    ended: str
+    "finished, budget, interrupted, diverged, failed, or unfinished: running or killed."
+    device: str | None
+    gpus: int | None
+    "0 on a CPU."
+    steps: int
+    tokens: int
+    hours: float | None
+    gpu_hours: float | None
+    usd: float | None
+    tokens_per_s: float | None
+    mfu: float | None
+    peak_gib: float | None
+    final_val_loss: float | None
+    best_val_loss: float | None
+    predicted: Mapping[str, float | None]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def flops(self) -> float:
+        return float(self.flops_per_token) * self.tokens
+
+    @property
+    def hardware(self) -> str:
+        """`4 x NVIDIA GeForce RTX 3090`; the CPU's name without a GPU."""
+        name = self.device or "unknown device"
+        return f"{self.gpus} x {name}" if self.gpus else name
+
+    @property
+    def final_bits_per_byte(self) -> float | None:
+        return bits_per_byte(self.final_val_loss, self.tokens_per_byte)
+
+    def spent(self, axis: Axis) -> float | None:
+        """What the whole run took of dollars, hours, tokens or FLOPs."""
+        return {"usd": self.usd, "hours": self.hours, "tokens": self.tokens, "flops": self.flops}[
+            axis
+        ]
+
+    def spent_at(self, evaluation: Evaluation, axis: Axis) -> float | None:
+        return {
+            "usd": evaluation.usd,
+            "hours": evaluation.hours,
+            "tokens": evaluation.tokens,
+            "flops": float(self.flops_per_token) * evaluation.tokens,
+        }[axis]
+
+
+def bits_per_byte(loss: float | None, tokens_per_byte: float | None) -> float | None:
+    """Nats per token in a unit that no tokenizer changes; None where either is unknown."""
+    if loss is None or tokens_per_byte is None:
+        return None
+    return loss * tokens_per_byte / math.log(2)
+
+
+def make_run(
+    config: Config,
+    summary: Mapping[str, Any],
+    evaluated: Sequence[Row],
+    *,
+    where: str,
+    usd: float | None,
+    gpu_hours: float | None,
+    text: KnownText | None,
+) -> Run:
+    """The record of a run from its config, what became of it, and its rows with `val_loss`.
+
+    `summary` has the fields of summary.json. `usd` None: no price is known, also not of its rows.
+    `text`: what the dataset's manifest says, where it is on this machine.
+    """
+    learned = {section: asdict(getattr(config, section)) for section in IDENTITY_SECTIONS}
+    settings = flatten(learned)
+    del settings["train.seed"]
+    data = config.data
+    source = text.source if text else data.source
+    has_gpu = bool(summary["peak_gpu_gib"])
+    predicted = summary.get("predicted") or {}
+    return Run(
+        name=summary["run"],
+        where=where,
+        recipe=summary["recipe"],
+        identity=summary["identity"] or digest(learned),
+        family=digest(settings),
+        settings=settings,
+        seed=config.train.seed,
+        text=Text(corpus_of(source), data.tokenizer, data.text_field, source),
+        validation=(source, data.val_fraction, data.max_documents, config.eval.tokens),
+        tokens_per_byte=text.tokens_per_byte if text else summary.get("val_tokens_per_byte"),
+        params=parameters(config.model),
+        flops_per_token=flops_per_token(config.model),
+        ended=summary["ended"],
+        device=summary["device"],
+        gpus=summary["workers"] if has_gpu else 0 if summary["device"] else None,
+        steps=summary["steps"],
+        tokens=summary["tokens"],
+        hours=_hours(summary["seconds"]),
+        gpu_hours=gpu_hours if has_gpu else None,
+        usd=usd,
+        tokens_per_s=summary["tokens_per_s"],
+        mfu=summary["mfu"],
+        peak_gib=summary["peak_gpu_gib"] or None,
+        final_val_loss=summary["final_val_loss"],
+        best_val_loss=summary["best_val_loss"],
+        predicted={name: predicted.get(name) for name in PREDICTED},
+        evaluations=tuple(
+            Evaluation(
+                row["step"],
+                row["tokens"],
+                row["val_loss"],
+                _hours(row.get("seconds")),
+                row.get("usd") if usd is not None else None,
+            )
+            for row in evaluated
+            if row.get("val_loss") is not None and row.get("tokens") is not None
+        ),
+    )
+
+
+def summary_of_rows(name: str, recipe: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """What a run without a summary has come to so far, in the summary's fields."""
+    last = rows[-1] if rows else {}
+    losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
+    return {
+        "run": name,
+        "recipe": recipe,
+        "identity": None,
+        "ended": "unfinished",
+        "device": None,
+        "workers": None,
+        "steps": last.get("step", 0),
+        "tokens": last.get("tokens", 0),
+        "seconds": last.get("seconds"),
+        "tokens_per_s": _median(rows, "tokens_per_s"),
+        "mfu": _median(rows, "mfu"),
+        "peak_gpu_gib": max(_known(rows, "gpu_peak_gib"), default=None),
+        "final_val_loss": losses[-1] if losses else None,
+        "best_val_loss": min(losses, default=None),
+    }
+
+
+def digest(tree: Mapping[str, Any]) -> str:
+    """As `config.load.identity` makes it of the sections of a config."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _hours(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 3600
+
+
+def _known(rows: Sequence[Row], key: str) -> list[float]:
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def _median(rows: Sequence[Row], key: str) -> float | None:
+    values = _known(rows, key)
+    return statistics.median(values) if values else None

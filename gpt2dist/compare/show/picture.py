@@ -1,0 +1,238 @@
+"""The frontier of loss against dollars (hours, tokens, FLOPs) as a PNG for documents."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.compare.comparison import Comparison, interval_places
+from gpt2dist.compare.read.run_record import Axis
+from gpt2dist.compare.show.colours import LIGHT, series_of
+from gpt2dist.compare.show.labels import Labels
+from gpt2dist.compare.show.table import spent_text
+from gpt2dist.disk import write_atomically
+
+INK, MUTED, GRID, FAINT = "#1f2328", "#6e7781", "#e6e8eb", "#9aa4b0"
+AXIS_LABELS: dict[Axis, str] = {
+    "usd": "cost of the run (dollars)",
+    "hours": "time of the run",
+    "tokens": "training tokens",
+    "flops": "model FLOPs",
+}
+FEWEST_TICKS, MOST_TICKS = 4, 9
+ROUND_HOURS = tuple(
+    count / per_hour
+    for per_hour, counts in (
+        (3600, (1, 2, 5, 10, 15, 20, 30, 45)),
+        (60, (1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 45)),
+        (1, (1, 1.5, 2, 3, 4, 6, 8, 12, 18)),
+        (1 / 24, (1, 1.5, 2, 3, 4, 7, 10, 14, 20, 30, 60, 100, 200, 400)),
+    )
+    for count in counts
+)
+MOST_CURVES = 60
+"More learning curves than these would hide the points."
+
+
+def draw_frontier(comparison: Comparison, axis: Axis, path: Path) -> None:
+    """Draws the PNG, replaced in one move; a comparison without a single point says so."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    _style(axes)
+    axes.set_xlabel(AXIS_LABELS[axis], color=MUTED)
+    axes.set_ylabel(f"validation loss ({comparison.unit})", color=MUTED)
+    placed = comparison.placed(axis)
+    if placed:
+        _draw(axes, comparison, axis, [point for _, point in placed])
+    else:
+        axes.set(xticks=[], yticks=[])
+        text = f"no run with known {axis} and a final loss"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=MUTED, fontsize=12)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(path, picture.getvalue())
+
+
+def _draw(axes: Any, comparison: Comparison, axis: Axis, points: Sequence[tuple]) -> None:
+    axes.set(xscale="log", yscale="log")
+    _limit(axes, axis, points)
+    references = _draw_references(axes, comparison, axis)
+    names, series = series_of(comparison)
+    if len(comparison.runs) <= MOST_CURVES:
+        for run, colour in zip(comparison.runs, series):
+            curve = comparison.curve(run, axis)
+            if len(curve) > 1:
+                axes.plot(*zip(*curve), color=LIGHT[colour], alpha=0.22, linewidth=1, zorder=2)
+    frontier = comparison.frontier[axis]
+    steps = [
+        (comparison.runs[i].spent(axis), comparison.final(comparison.runs[i])) for i in frontier
+    ]
+    axes.plot(*zip(*steps), color=INK, linewidth=1.4, drawstyle="steps-post", zorder=3)
+    _draw_intervals(axes, comparison, axis, series)
+    _draw_points(axes, comparison, axis, names, series)
+    axes.set_title(
+        "What nobody beats: validation loss against "
+        + {"usd": "dollars", "hours": "hours", "tokens": "tokens", "flops": "FLOPs"}[axis],
+        loc="left",
+        color=INK,
+        fontsize=13,
+        fontweight="bold",
+    )
+    legend = axes.legend(loc="upper right", labelcolor=INK, fontsize=9, edgecolor="white")
+    legend.get_frame().set_alpha(0.85)
+    axes.figure.draw_without_rendering()  # settles where things are
+    names_of = [comparison.runs[index].name for index in frontier]
+    _name(axes, comparison, axis, list(zip(steps, names_of)), references)
+
+
+def _draw_intervals(axes: Any, comparison: Comparison, axis: Axis, series: Sequence[int]) -> None:
+    bars: dict[int, list[tuple[float, float, float, float]]] = {}
+    for group, x, runs in interval_places(comparison, axis):
+        interval = group.interval
+        assert interval is not None
+        bar = (x, interval.mean, interval.mean - interval.low, interval.high - interval.mean)
+        bars.setdefault(series[comparison.runs.index(runs[0])], []).append(bar)
+    for colour, found in bars.items():
+        xs, means, below, above = zip(*found)
+        style = {"linestyle": "none", "linewidth": 1.4, "elinewidth": 1.4, "capsize": 4}
+        axes.errorbar(xs, means, [below, above], color=LIGHT[colour], zorder=4, **style)
+
+
+def _draw_points(
+    axes: Any, comparison: Comparison, axis: Axis, names: Sequence[str], series: Sequence[int]
+) -> None:
+    placed = comparison.placed(axis)
+    for colour, name in enumerate(names):
+        for finished in (True, False):
+            chosen = [
+                point
+                for index, point in placed
+                if series[index] == colour
+                and (comparison.runs[index].ended == "finished") == finished
+            ]
+            if chosen:
+                axes.plot(
+                    *zip(*chosen),
+                    linestyle="none",
+                    marker="o",
+                    markersize=6.5,
+                    color=LIGHT[colour],
+                    markerfacecolor=LIGHT[colour] if finished else "white",
+                    markeredgecolor="white" if finished else LIGHT[colour],
+                    label=name if finished else f"{name}, not finished",
+                    zorder=5,
+                )
+
+
+def _draw_references(axes: Any, comparison: Comparison, axis: Axis) -> list[tuple[Any, str]]:
+    """Draws lines and points, and returns the named points that are in view."""
+    low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
+    named, series = [], dict[str, list[tuple[float, float]]]()
+    for reference in comparison.references:
+        x = reference.spent[axis]
+        if reference.kind == "level":
+            axes.axhline(reference.loss, color=FAINT, linewidth=0.9, linestyle=(0, (5, 4)))
+        elif x is not None:
+            series.setdefault(reference.series, []).append((x, reference.loss))
+            if reference.label and left < x < right and low < reference.loss < high:
+                named.append(((x, reference.loss), reference.label))
+    for name, points in series.items():
+        line = "-" if name else "none"
+        axes.plot(
+            *zip(*sorted(points)),
+            color=FAINT,
+            linewidth=1,
+            linestyle=line,
+            marker="D",
+            markersize=3.5,
+            zorder=1,
+        )
+    return named
+
+
+def _name(
+    axes: Any,
+    comparison: Comparison,
+    axis: Axis,
+    frontier: Sequence[tuple[Any, str]],
+    references: Sequence[tuple[Any, str]],
+) -> None:
+    """Names of the frontier below and left of it, where no run can be; then the references."""
+    labels = Labels(axes, [point for _, point in comparison.placed(axis)])
+    for point, name in reversed(frontier):
+        labels.place(point, name, [(-6, -6), (-6, -17)], size=8.5, color=INK, zorder=6)
+    low, high = axes.get_ylim()
+    for reference in comparison.references:
+        if reference.kind == "level" and low < reference.loss < high:
+            point = (axes.get_xlim()[1], reference.loss)
+            edge = [(-3, 6), (-3, -6)]
+            labels.place(point, reference.label, edge, size=8, color=MUTED, zorder=1.5)
+    for point, name in references:
+        around = [(6, 6), (6, -6), (-6, 6), (-6, -6), (6, 16), (6, -16)]
+        labels.place(point, name, around, size=8, color=MUTED, zorder=1.5)
+
+
+def _limit(axes: Any, axis: Axis, points: Sequence[tuple[float, float]]) -> None:
+    """Room on the left for names; round numbers on both scales."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+    xs, ys = zip(*points)
+    span = max(math.log(max(xs) / min(xs)), math.log(3))
+    axes.set_xlim(min(xs) * math.exp(-0.3 * span), max(xs) * math.exp(0.12 * span))
+    height = max(math.log(max(ys) / min(ys)), 0.02)
+    axes.set_ylim(min(ys) * math.exp(-0.15 * height), max(ys) * math.exp(0.15 * height))
+    left, right = axes.get_xlim()
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(left, right, axis)))
+    axes.xaxis.set_minor_locator(FixedLocator([]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, axis)))
+    axes.yaxis.set_major_locator(FixedLocator(MaxNLocator(8).tick_values(*axes.get_ylim())))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(FixedLocator([]))
+    axes.set_ylim(min(ys) * math.exp(-0.15 * height), max(ys) * math.exp(0.15 * height))
+
+
+def log_ticks(low: float, high: float, axis: Axis) -> list[float]:
+    """Four to nine round numbers between the ends of a log scale; hours as people divide them."""
+    if axis == "hours":
+        choices = [[tick for tick in ROUND_HOURS if low <= tick <= high]]
+    else:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        choices = [
+            [
+                tick
+                for tick in (factor * 10.0**decade for decade in decades for factor in factors)
+                if low <= tick <= high
+            ]
+            for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
+        ]
+    ticks = next((ticks for ticks in choices if len(ticks) >= FEWEST_TICKS), choices[-1])
+    return ticks[:: max(1, -(-len(ticks) // MOST_TICKS))]
+
+
+def _tick(value: float, axis: Axis) -> str:
+    if axis == "usd":
+        return f"${value:,.10g}"
+    if axis == "flops":
+        return f"{value:.2g}".replace("e+", "e")
+    if axis == "hours":
+        return (
+            spent_text(value, axis).replace("h00m", "h").replace("m00s", "m").replace("d00h", "d")
+        )
+    digits = spent_text(value, axis)
+    return f"{float(digits[:-1]):g}{digits[-1]}" if digits[-1].isalpha() else digits
+
+
+def _style(axes: Any) -> None:
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(color=GRID, labelcolor=MUTED, labelsize=9, which="both")

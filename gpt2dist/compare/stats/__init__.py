@@ -1,0 +1,1 @@
+"""What the records say: groups, frontier, scaling laws."""

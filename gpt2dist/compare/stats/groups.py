@@ -1,0 +1,143 @@
+"""Runs that learned the same thing: on other hardware, or from another seed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpt2dist.compare.read.run_record import Run
+from gpt2dist.compare.stats.student import Interval, Test, below, confidence_interval, welch
+
+SIGNIFICANT_P = 0.01
+"What the rules of KellerJordan/modded-nanogpt ask of a record (README, submission rules, 2025-01)."
+SHOWN_SETTINGS = 4
+
+LossOf = Callable[[Run], float | None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one identity but for the seed, on whatever hardware."""
+
+    label: str
+    family: str
+    settings: Mapping[str, Any]
+    "What differs between the groups of this comparison."
+    runs: tuple[Run, ...]
+    finals: tuple[float, ...]
+    "Final loss of each seed that finished; runs of one seed on several machines are averaged."
+    interval: Interval | None
+    "95 %, Student's t over the seeds; None below two."
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.finals) if self.finals else None
+
+    @property
+    def hardware(self) -> list[str]:
+        return sorted({run.hardware for run in self.runs})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the best group really is better than the second."""
+
+    best: Group
+    second: Group
+    test: Test | None
+    "None where the seeds are too few."
+
+
+def group_runs(runs: Sequence[Run], loss_of: LossOf) -> list[Group]:
+    """Groups, best mean first; those without a finished run last."""
+    families: dict[str, list[Run]] = {}
+    for run in runs:
+        families.setdefault(run.family, []).append(run)
+    settings = varying([members[0] for members in families.values()])
+    groups = [
+        _group(tuple(members), {key: members[0].settings[key] for key in settings}, loss_of)
+        for members in families.values()
+    ]
+    return sorted(groups, key=lambda group: (group.mean is None, group.mean or 0.0, group.label))
+
+
+def varying(runs: Sequence[Run]) -> list[str]:
+    """Keys of the settings that are not equal in all of these runs."""
+    first = runs[0].settings
+    return [key for key in first if any(run.settings[key] != first[key] for run in runs)]
+
+
+def verdict(groups: Sequence[Group]) -> Verdict | None:
+    """The two best groups held against each other; None below two with a finished run."""
+    ranked = [group for group in groups if group.mean is not None]
+    if len(ranked) < 2:
+        return None
+    best, second = ranked[:2]
+    return Verdict(best, second, welch(best.finals, second.finals))
+
+
+def describe_verdict(found: Verdict, unit: str) -> str:
+    """One sentence: by how much, how sure, and what is missing to be sure."""
+    best, second, test = found.best, found.second, found.test
+    assert best.mean is not None
+    assert second.mean is not None
+    if second.mean == best.mean:
+        return f"{best.label} and {second.label} are level at {best.mean:.4f} {unit}"
+    gap = f"{best.label} is {second.mean - best.mean:.4f} {unit} below {second.label}"
+    if test is None:
+        counts = f"{len(best.finals)} and {len(second.finals)}"
+        return (
+            f"{gap}, but {counts} finished seeds cannot tell that from chance: "
+            "repeat both with train.seed=1, 2, ..."
+        )
+    sure = "significant" if test.p < SIGNIFICANT_P else "not significant"
+    return (
+        f"{gap}: {sure} at p < {SIGNIFICANT_P} (Welch's t = {test.t:.2f}, "
+        f"{test.df:.1f} degrees of freedom, one-sided p = {_p(test.p)}, "
+        f"{len(best.finals)} against {len(second.finals)} seeds)"
+    )
+
+
+def describe_target(group: Group, target: float) -> str:
+    """Whether the mean loss of a group is below a target, as modded-nanogpt's rules ask."""
+    assert group.mean is not None
+    seeds = f"{len(group.finals)} seed" + ("s" if len(group.finals) != 1 else "")
+    test = below(group.finals, target)
+    start = f"{group.label}: mean {group.mean:.4f} of {seeds}"
+    if test is None:
+        return f"{start}; two or more seeds tell whether its mean is below {target:g}"
+    sure = "is" if test.p < SIGNIFICANT_P else "is not shown to be"
+    return f"{start} {sure} below {target:g} (one-sided t test, p = {_p(test.p)})"
+
+
+def _group(runs: tuple[Run, ...], settings: Mapping[str, Any], loss_of: LossOf) -> Group:
+    by_seed: dict[int, list[float]] = {}
+    for run in runs:
+        loss = loss_of(run)
+        if run.ended == "finished" and loss is not None:
+            by_seed.setdefault(run.seed, []).append(loss)
+    finals = tuple(statistics.fmean(losses) for _, losses in sorted(by_seed.items()))
+    return Group(
+        label=_label(runs, settings),
+        family=runs[0].family,
+        settings=settings,
+        runs=runs,
+        finals=finals,
+        interval=confidence_interval(finals),
+    )
+
+
+def _label(runs: Sequence[Run], settings: Mapping[str, Any]) -> str:
+    if len(runs) == 1 or not settings or len(settings) > SHOWN_SETTINGS:
+        return runs[0].name if len(runs) == 1 else f"{runs[0].name} +{len(runs) - 1}"
+    return " ".join(f"{key.partition('.')[2]}={_short(value)}" for key, value in settings.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-4 else f"{p:.0e}"

@@ -1,0 +1,1 @@
+"""Shards to training and validation windows, from any step on."""

@@ -1,0 +1,1 @@
+"""What loss a run will end with: a scaling law, published runs, and the fit of own ones."""

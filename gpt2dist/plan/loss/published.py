@@ -1,0 +1,155 @@
+"""How far the losses of published runs lie above the law, dataset by dataset.
+
+The table beside this file names the source of every run. Only finals of GPT-2-like models trained
+with AdamW and a falling rate set an offset (`use` is "offset"); a loss read in the middle of a
+schedule is no final and never does.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from gpt2dist.plan.loss.law import EPOCH, effective_tokens
+
+SMALLEST_PARAMS, LARGEST_PARAMS = 50e6, 7e9
+FEWEST_TOKENS_PER_PARAM, MOST_TOKENS_PER_PARAM = 9.9, 1100.0
+"""Where published finals lie close to the law: 79M to 6.9B parameters, 10 to 1,050 tokens each."""
+
+MAD_TO_SIGMA = 1.4826
+"Of a normal distribution."
+
+
+@dataclass(frozen=True)
+class PublishedLoss:
+    id: str
+    params: float
+    tokens: float
+    "Worth of all tokens seen, repeats discounted."
+    dataset: str
+    tokenizer: str
+    loss: float
+    "Final validation loss, nats per token."
+    group: str
+    "Runs of one hand: left out together when accuracy is measured."
+
+    @property
+    def above_law(self) -> float:
+        return self.loss - EPOCH.loss(self.params, self.tokens)
+
+    @property
+    def far(self) -> str | None:
+        return far_from_published(self.params, self.tokens)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """What a dataset's losses add to the law."""
+
+    nats: float
+    sigma: float
+    "Standard error of a new run inside the published range."
+    far_sigma: float
+    "The same outside it."
+    runs: int
+    groups: int
+    tokenizer: str
+    smallest_params: float
+    largest_params: float
+
+
+def far_from_published(params: float, tokens: float) -> str | None:
+    """Why no published run is near, or None; `tokens` with repeats discounted."""
+    if params < SMALLEST_PARAMS:
+        return f"{params / 1e6:,.0f}M parameters, published runs have 79M or more"
+    if params > LARGEST_PARAMS:
+        return f"{params / 1e9:,.1f}B parameters, published runs have 6.9B or fewer"
+    ratio = tokens / params
+    if ratio < FEWEST_TOKENS_PER_PARAM:
+        return f"{ratio:,.1f} tokens per parameter, published runs have 10 or more"
+    if ratio > MOST_TOKENS_PER_PARAM:
+        return f"{ratio:,.0f} tokens per parameter, published runs have 1,050 or fewer"
+    return None
+
+
+def fit_offsets(rows: Sequence[PublishedLoss]) -> dict[str, Offset]:
+    """The offset of each dataset: the median over its groups, so that no lone run moves it.
+
+    The spread is that of all datasets together, or the dataset's own where that is larger.
+    """
+    near = [row for row in rows if row.far is None]
+    center = {name: _center(near, name) for name in sorted({row.dataset for row in near})}
+    pooled = _rms([row.above_law - center[row.dataset] for row in near])
+    # At least the near spread: leaving rows out must never make far predictions surer.
+    far = max(
+        pooled,
+        _rms(
+            [
+                row.above_law - center[row.dataset]
+                for row in rows
+                if row.far and row.dataset in center
+            ]
+        ),
+    )
+    fitted = {}
+    for name, nats in center.items():
+        mine = [row for row in near if row.dataset == name]
+        groups = len({row.group for row in mine})
+        own = MAD_TO_SIGMA * statistics.median(abs(row.above_law - nats) for row in mine)
+        fitted[name] = Offset(
+            nats=nats,
+            sigma=max(pooled, own) * math.sqrt(1 + 1 / groups),
+            far_sigma=far * math.sqrt(1 + 1 / groups),
+            runs=len(mine),
+            groups=groups,
+            tokenizer=mine[0].tokenizer,
+            smallest_params=min(row.params for row in mine),
+            largest_params=max(row.params for row in mine),
+        )
+    return fitted
+
+
+@cache
+def published_losses() -> tuple[PublishedLoss, ...]:
+    """The runs that set offsets, as published."""
+    with (
+        files("gpt2dist.plan.loss").joinpath("published_losses.csv").open(encoding="utf-8") as file
+    ):
+        return tuple(
+            PublishedLoss(
+                id=row["id"],
+                params=float(row["params"]),
+                tokens=effective_tokens(
+                    float(row["tokens"]),
+                    float(row["unique_tokens"]) if row["unique_tokens"] else None,
+                ),
+                dataset=row["dataset"],
+                tokenizer=row["tokenizer"],
+                loss=float(row["loss"]),
+                group=row["group"],
+            )
+            for row in csv.DictReader(file)
+            if row["use"] == "offset"
+        )
+
+
+@cache
+def dataset_offsets() -> dict[str, Offset]:
+    return fit_offsets(published_losses())
+
+
+def _center(rows: Sequence[PublishedLoss], dataset: str) -> float:
+    by_group: dict[str, list[float]] = {}
+    for row in rows:
+        if row.dataset == dataset:
+            by_group.setdefault(row.group, []).append(row.above_law)
+    return statistics.median(statistics.fmean(group) for group in by_group.values())
+
+
+def _rms(errors: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(e * e for e in errors) / len(errors)) if errors else 0.0

@@ -1,0 +1,1 @@
+"""What there is to compute on: GPUs, prices, and what a run costs from boot to end."""

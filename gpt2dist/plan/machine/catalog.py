@@ -1,0 +1,208 @@
+"""Reads the price files that SkyPilot keeps on this machine, without importing SkyPilot.
+
+Layout and columns: SkyPilot 0.14, sky/catalog/common.py and gcp_catalog.py; schema v8. It keeps
+CLOUD/vms.csv under ~/.sky/catalogs/v8, or under $SKY_RUNTIME_DIR in place of the home directory.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+from gpt2dist.plan.machine.hardware import all_gpus
+
+COLUMNS = ("InstanceType", "AcceleratorName", "AcceleratorCount", "Price", "SpotPrice", "Region")
+GCP_COLUMNS = ("AvailabilityZone", "MemoryGiB", "vCPUs")
+
+GCP_HOSTS = {
+    "A100": "a2-highgpu-{}g",
+    "A100-80GB": "a2-ultragpu-{}g",
+    "H100": "a3-highgpu-{}g",
+    "H200": "a3-ultragpu-{}g",
+    "B200": "a4-highgpu-{}g",
+}
+"""GCP sells the GPUs and the machine that holds them apart; these types hold them."""
+
+GCP_L4_HOSTS = {1: "g2-standard-4", 2: "g2-standard-24", 4: "g2-standard-48", 8: "g2-standard-96"}
+GCP_N1_VCPUS = {"T4": {1: 4, 2: 8, 4: 48}, "V100": {1: 8, 2: 16, 4: 32, 8: 64}}
+"""As SkyPilot pairs them: the cheapest n1 with so many vCPUs and 4 GiB for each."""
+
+LAMBDA_PCIE = ("gpu_1x_a100", "gpu_2x_a100", "gpu_4x_a100")
+"""Lambda's API describes these as "A100 (40 GB PCIe)"; its other A100 types are SXM4."""
+
+
+class UnusableCatalog(Exception):
+    """A price file that is there and cannot be used; says which and why in one line."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    instance: str
+    gpu: str
+    gpus: int
+    card: str
+    "Another card than `gpu` usually means, as the instance's name or its GPU text tells; or ''."
+    region: str
+    host_gib: float | None
+    vcpus: float | None
+    usd_per_hour: float | None
+    usd_per_hour_spot: float | None
+    "None where it is not sold so."
+
+
+@dataclass(frozen=True)
+class Catalog:
+    machines: tuple[Machine, ...]
+    "The cheapest zone of each region."
+    date: str
+    "When SkyPilot wrote the file."
+
+
+def catalog_machines(provider: str) -> Catalog | None:
+    """What SkyPilot's file says about one provider; None where this machine has no such file."""
+    folder = Path(os.path.expanduser(os.environ.get("SKY_RUNTIME_DIR", "~")), ".sky", "catalogs")
+    versions = [path for path in folder.glob("v*") if re.fullmatch(r"v\d+", path.name)]
+    for version in sorted(versions, key=lambda path: -int(path.name[1:])):
+        path = version / provider / "vms.csv"
+        if path.is_file():
+            return _read(path, provider, path.stat().st_mtime_ns)
+    return None
+
+
+@cache
+def _read(path: Path, provider: str, modified_ns: int) -> Catalog:
+    names = {name for gpu in all_gpus() for name in gpu.sky_names}
+    hosts = "|(?:^|,)(?:a2|a3|a4|g2|n1)-" if provider == "gcp" else ""
+    # Whole files run to tens of megabytes; csv sees only the lines that can matter.
+    relevant = re.compile(rf",(?:{'|'.join(map(re.escape, sorted(names)))}),{hosts}")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader([file.readline()]), [])
+            needed = COLUMNS + (GCP_COLUMNS if provider == "gcp" else ())
+            missing = [column for column in needed if column not in header]
+            if missing:
+                raise UnusableCatalog(f"{path} lacks the column {missing[0]}")
+            lines = [line for line in file if relevant.search(line)]
+            rows = [row for row in csv.DictReader(lines, header) if None not in row.values()]
+            if provider == "gcp":
+                rows = list(_with_hosts(rows))
+            machines = [_machine(row) for row in rows if row["AcceleratorName"] in names]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UnusableCatalog(f"{path} cannot be read ({error})") from None
+    return Catalog(_cheapest_zones(machines), date.fromtimestamp(modified_ns / 1e9).isoformat())
+
+
+def _machine(row: Mapping[str, str]) -> Machine:
+    count = float(row["AcceleratorCount"])
+    return Machine(
+        instance=row["InstanceType"],
+        gpu=row["AcceleratorName"],
+        gpus=int(count) if count == int(count) else 0,
+        card=_card(row["AcceleratorName"], row["InstanceType"], row.get("GpuInfo") or "", count),
+        region=row["Region"],
+        host_gib=_number(row.get("MemoryGiB")),
+        vcpus=_number(row.get("vCPUs")),
+        usd_per_hour=_number(row["Price"]),
+        usd_per_hour_spot=_number(row["SpotPrice"]),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    """Empty and 0 both say "not sold so": Vast writes 0.00 for spot prices that it lacks."""
+    number = float(text) if text else 0.0
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{text} is no price, size or count")
+    return number or None
+
+
+def _card(gpu: str, instance: str, gpu_info: str, count: float) -> str:
+    """One accelerator name covers several cards at some providers."""
+    text = f"{instance} {gpu_info}".lower()
+    total_mib = re.search(r"'totalgpumemoryinmib': (\d+)", text)
+    if gpu == "H100" and ("pcie" in text or "nvl" in text):
+        return "H100-PCIE"
+    if gpu == "A100-80GB" and "pcie" in text:
+        return "A100-PCIE-80GB"
+    if instance in LAMBDA_PCIE:
+        return "A100-PCIE-40GB"
+    if gpu == "A100" and "pcie" in text:
+        large = total_mib is not None and int(total_mib[1]) / count > 60_000
+        return "A100-PCIE-80GB" if large else "A100-PCIE-40GB"
+    if gpu == "RTX4070" and "4070s_ti" in text:
+        return "RTX4070TiSUPER"
+    return ""
+
+
+def _with_hosts(rows: Iterable[dict[str, str]]) -> Iterable[dict[str, str]]:
+    """GCP's accelerator rows, each with the machine that must be rented around it."""
+    rows = list(rows)
+    hosts: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        if row["InstanceType"] and row["Price"]:
+            hosts.setdefault((row["Region"], row["AvailabilityZone"]), []).append(row)
+    for row in rows:
+        if row["InstanceType"] or not row["AcceleratorName"]:
+            continue
+        near = hosts.get((row["Region"], row["AvailabilityZone"]), [])
+        host = _gcp_host(row["AcceleratorName"], int(float(row["AcceleratorCount"])), near)
+        if host is not None:
+            yield {
+                **row,
+                "InstanceType": host["InstanceType"],
+                "MemoryGiB": host["MemoryGiB"],
+                "vCPUs": host["vCPUs"],
+                "Price": _sum(row["Price"], host["Price"]),
+                "SpotPrice": _sum(row["SpotPrice"], host["SpotPrice"]),
+            }
+
+
+def _gcp_host(gpu: str, count: int, hosts: list[dict[str, str]]) -> dict[str, str] | None:
+    if gpu in GCP_N1_VCPUS:
+        vcpus = GCP_N1_VCPUS[gpu].get(count)
+        fitting = [
+            host
+            for host in hosts
+            if vcpus is not None
+            and host["InstanceType"].startswith("n1-")
+            and float(host["vCPUs"]) >= vcpus
+            and float(host["MemoryGiB"]) >= 4 * vcpus
+        ]
+    else:
+        name = GCP_L4_HOSTS.get(count) if gpu == "L4" else GCP_HOSTS.get(gpu, "").format(count)
+        fitting = [host for host in hosts if host["InstanceType"] == name]
+    return min(fitting, key=lambda host: float(host["Price"]), default=None)
+
+
+def _sum(accelerator: str, host: str) -> str:
+    """A price of both, or none where one is not sold so."""
+    parts = _number(accelerator), _number(host)
+    return "" if parts[0] is None or parts[1] is None else repr(parts[0] + parts[1])
+
+
+def _cheapest_zones(machines: Iterable[Machine]) -> tuple[Machine, ...]:
+    best: dict[tuple[str, str, int, str, str], Machine] = {}
+    for machine in machines:
+        if machine.gpus < 1:  # a share of a GPU
+            continue
+        key = (machine.instance, machine.gpu, machine.gpus, machine.card, machine.region)
+        known = best.get(key)
+        if known is None:
+            best[key] = machine
+        else:
+            best[key] = replace(
+                known,
+                usd_per_hour=_lower(known.usd_per_hour, machine.usd_per_hour),
+                usd_per_hour_spot=_lower(known.usd_per_hour_spot, machine.usd_per_hour_spot),
+            )
+    return tuple(best.values())
+
+
+def _lower(one: float | None, other: float | None) -> float | None:
+    return min((price for price in (one, other) if price is not None), default=None)

@@ -1,0 +1,1 @@
+"""Does it fit? One GPU's memory, from byte counts."""

@@ -1,0 +1,1 @@
+"""Dollars and machine-hours of a sweep, before and while it runs."""

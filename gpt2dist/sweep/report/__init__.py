@@ -1,0 +1,1 @@
+"""What a sweep shows: the live table, results, picture and MLflow."""

@@ -1,0 +1,1 @@
+"""Which trials are tried and which end early: everything of Ray Tune."""

@@ -1,0 +1,1 @@
+"""The sweep file: what may stand in it and what it means."""

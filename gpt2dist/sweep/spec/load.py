@@ -1,0 +1,248 @@
+"""Read and check a sweep file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from gpt2dist.config.load import _convert as convert
+from gpt2dist.config.load import _read_yaml as read_yaml
+from gpt2dist.config.load import flatten, resolve, to_tree
+from gpt2dist.config.schema import Config
+from gpt2dist.errors import BadInput
+from gpt2dist.sweep.spec.schema import (
+    Objective,
+    Resources,
+    Scheduler,
+    Search,
+    Sweep,
+    SweepBudget,
+)
+from gpt2dist.sweep.spec.space import Dimension, Listed, grid_points, read_space, swept_paths
+
+OWN_KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware")
+OBJECTIVES: tuple[Objective, ...] = ("val_loss", "usd", "hours", "tokens_per_s")
+SECTIONS = {"search": Search, "scheduler": Scheduler, "budget": SweepBudget, "resources": Resources}
+KEYS = (*OWN_KEYS, *SECTIONS)
+MAY_CHANGE = ("budget", "at_once", "resources", "hardware")
+"Keys that say how much and where; a resumed sweep may take other values."
+
+
+def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = None) -> Sweep:
+    """The sweep of a file; `a.b=value` changes the base, `sweep.a.b=value` the sweep itself.
+
+    `on=RTX3090:4` is short for `sweep.hardware`, as `gpt2dist plan` writes it; `usd` takes the
+    place of `budget.usd`. Raises BadInput naming key, value and remedy.
+    """
+    tree = read_yaml(Path(file))
+    own = [word for word in overrides if word.startswith(("sweep.", "on="))]
+    for word in own:
+        _set(tree, "hardware=" + word[3:] if word.startswith("on=") else word[6:])
+    for key in tree:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
+            raise BadInput(f"unknown sweep key {key}; {hint} (in {file})")
+    if "base" not in tree:
+        raise BadInput(f"{file} must name what it varies: base: gpt2-124m, or a config file")
+    space = read_space(tree.get("space"), file)
+    shared = [word for word in overrides if word not in own]
+    config = _base(tree, shared, space, file)
+    sections: dict[str, Any] = {
+        name: _section(kind, tree.get(name) or {}, name, file) for name, kind in SECTIONS.items()
+    }
+    if usd is not None:
+        sections["budget"] = dataclasses.replace(sections["budget"], usd=usd)
+    if sections["search"].kind is None:
+        listed = all(isinstance(dimension, Listed) for dimension in space)
+        kind = "grid" if listed else "random"
+        sections["search"] = dataclasses.replace(sections["search"], kind=kind)
+    sweep = Sweep(
+        name=_name(tree, file),
+        file=file,
+        base=str(tree["base"]),
+        config=config,
+        space=space,
+        tree=_comparable(tree, config, sections),
+        seeds=_seeds(tree.get("seeds", [config.train.seed]), file),
+        objective=_objectives(tree.get("objective", ["val_loss"]), file),
+        at_once=convert(int, tree.get("at_once", 1), "at_once", file),
+        hardware=tree.get("hardware"),
+        **sections,
+    )
+    _check(sweep)
+    return sweep
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What distinguishes two sweeps, one line each; where and for how much does not count."""
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{key}: {old.get(key, 'absent')} before, {new.get(key, 'absent')} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _base(
+    tree: Mapping[str, Any], shared: Sequence[str], space: Sequence[Dimension], file: str
+) -> Config:
+    base = str(tree["base"])
+    beside = Path(file).parent / base
+    if base.endswith((".yaml", ".yml")) and beside.is_file():
+        base = str(beside)
+    fixed = tree.get("set") or {}
+    if not isinstance(fixed, Mapping):
+        raise BadInput(f"set={fixed!r} must hold `a.b: value` (in {file})")
+    words = [f"{path}={json.dumps(value)}" for path, value in flatten(fixed).items()]
+    for word in [*words, *shared]:
+        path = word.partition("=")[0]
+        if path in swept_paths(space):
+            raise BadInput(f"{word}: {path} is swept; change space.{path} instead (in {file})")
+    return resolve(base, [*words, *shared])
+
+
+def _section(kind: Any, tree: Any, name: str, file: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise BadInput(f"{name}={tree!r} must hold keys (in {file})")
+    hints = get_type_hints(kind)
+    for key in tree:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {name}.{near[0]}?" if near else f"there are {', '.join(hints)}"
+            raise BadInput(f"unknown sweep key {name}.{key}; {hint} (in {file})")
+    return kind(**{k: convert(hints[k], v, f"{name}.{k}", file) for k, v in tree.items()})
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    section, _, key = path.partition(".")
+    if not equals or not text:
+        raise BadInput(f"cannot read override sweep.{override}; write sweep.key=value")
+    value = yaml.safe_load(text)
+    if not key:
+        tree[section] = value
+    elif isinstance(tree.setdefault(section, {}), dict):
+        tree[section][key] = value
+    else:
+        raise BadInput(f"sweep.{path}: {section}={tree[section]!r} holds no keys")
+
+
+def _name(tree: Mapping[str, Any], file: str) -> str:
+    name = str(tree.get("name", Path(file).stem))
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BadInput(f"name={name!r} must be letters, digits, - _ and . (in {file})")
+    return name
+
+
+def _seeds(value: Any, file: str) -> tuple[int, ...]:
+    seeds = [
+        convert(int, v, "seeds", file) for v in (value if isinstance(value, list) else [value])
+    ]
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise BadInput(f"seeds={value!r} must list different whole numbers from 0 (in {file})")
+    return tuple(seeds)
+
+
+def _objectives(value: Any, file: str) -> tuple[Objective, ...]:
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in OBJECTIVES or names.count(name) > 1:
+            raise BadInput(
+                f"objective={value!r} must name different ones of {', '.join(OBJECTIVES)} "
+                f"(in {file})"
+            )
+    if not names:
+        raise BadInput(f"objective is empty; the usual one is val_loss (in {file})")
+    return tuple(names)
+
+
+def _comparable(
+    tree: Mapping[str, Any], config: Config, sections: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = {k: v for k, v in tree.items() if k not in (*MAY_CHANGE, *SECTIONS, "base", "set")}
+    own |= {k: dataclasses.asdict(v) for k, v in sections.items() if k not in MAY_CHANGE}
+    return json.loads(json.dumps({"base": to_tree(config), **own}, default=str))
+
+
+def _check(sweep: Sweep) -> None:
+    for problem in _problems(sweep):
+        raise BadInput(f"{problem} (in {sweep.file})")
+
+
+def _problems(sweep: Sweep) -> list[str]:
+    budget, search = sweep.budget, sweep.search
+    found = [
+        f"budget.{name}={value} is below one trial; give a positive number or leave it out"
+        for name, value in vars(budget).items()
+        if value is not None and not value > 0
+    ]
+    if sweep.at_once < 1:
+        found.append(f"at_once={sweep.at_once} must be at least 1")
+    if search.kind == "grid":
+        ranges = [d for d in sweep.space if not isinstance(d, Listed)]
+        if ranges:
+            found.append(
+                f"search.kind=grid needs lists, but {ranges[0].paths[0]} is {ranges[0].kind}; use "
+                "search.kind=random or optuna"
+            )
+        points = len(grid_points(sweep.space))
+        trials = points * len(sweep.seeds)
+        if budget.trials is not None and not ranges and budget.trials < trials:
+            found.append(
+                f"the grid has {trials} trials ({points} points x {len(sweep.seeds)} seeds), "
+                f"budget.trials={budget.trials}; shorten a list or use search.kind=random"
+            )
+    elif budget.trials is None:
+        found.append(f"search.kind={search.kind} needs budget.trials, the number of trials to run")
+    elif budget.trials < len(sweep.seeds):
+        found.append(
+            f"budget.trials={budget.trials} is below one point of {len(sweep.seeds)} seeds"
+        )
+    found += _scheduler_problems(sweep)
+    resources = sweep.resources
+    if resources.gpus < 0 or resources.cpus < 1:
+        found.append(
+            f"resources.gpus={resources.gpus:g} and cpus={resources.cpus} must be sensible"
+        )
+    if resources.gpus >= 1 and not resources.gpus.is_integer():
+        found.append(f"resources.gpus={resources.gpus:g} must be whole GPUs, or below 1")
+    if sweep.in_processes and resources.gpus > 1:
+        found.append(f"resources.runner=process trains on one GPU, not {resources.gpus:g}")
+    if 0 < resources.gpus < 1 and sweep.config.cluster.micro_batch is None:
+        found.append(
+            f"resources.gpus={resources.gpus:g}: trials share a GPU's memory, so none can measure "
+            "what is free; set cluster.micro_batch"
+        )
+    return found
+
+
+def _scheduler_problems(sweep: Sweep) -> list[str]:
+    scheduler = sweep.scheduler
+    if scheduler.kind == "none":
+        return []
+    found = []
+    if scheduler.first is None or scheduler.first <= 0:
+        found.append(
+            f"scheduler.first={scheduler.first} must say after how many {scheduler.by} trials are "
+            "first compared"
+        )
+    elif scheduler.by == "tokens" and scheduler.first >= sweep.config.train.tokens:
+        found.append(
+            f"scheduler.first={scheduler.first:,.0f} tokens is not before the end of a trial "
+            f"(train.tokens={sweep.config.train.tokens:,})"
+        )
+    if scheduler.factor <= 1:
+        found.append(f"scheduler.factor={scheduler.factor:g} must be above 1")
+    if sweep.objective[0] != "val_loss":
+        found.append(f"scheduler.kind={scheduler.kind} compares val_loss: make it the objective")
+    if sweep.config.eval.every_steps is None:
+        found.append(f"scheduler.kind={scheduler.kind} needs evaluations: set eval.every_steps")
+    return found

@@ -1,0 +1,1 @@
+"""One trial: its values, its run, its process."""

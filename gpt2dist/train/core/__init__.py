@@ -1,0 +1,1 @@
+"""The loop, the engine below it and the checkpoints beside it; no Ray."""

@@ -1,0 +1,326 @@
+"""Portable checkpoints: whole fp32 parameters and moments, for any ZeRO stage and world size.
+
+    checkpoints/step-00000250/
+        weights-00-00.safetensors     fp32, by parameter name; rank and part in the file name
+        optimizer-00-00.safetensors   exp_avg/NAME and exp_avg_sq/NAME
+        state.json                    step, cursor, money, sha256 of every file; written last
+
+A checkpoint is written under a temporary name, synced and renamed. One that is not whole is
+never loaded: the newest valid one wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from gpt2dist.errors import RunFailure
+from gpt2dist.train.core.engine import Engine, ParameterState
+
+FORMAT = 1
+PART_BYTES = 2**30
+"Host memory that one rank gathers before it writes a file."
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Everything beside weights and moments that a resumed run needs."""
+
+    step: int
+    "Optimizer steps done; also the data cursor: windows read = step x batch sequences."
+    applied_steps: int
+    "Steps that were not skipped for a non-finite gradient; AdamW's own count."
+    tokens: int
+    identity: str
+    batch_sequences: int
+    skipped_in_a_row: int = 0
+    pending_loss_sum: float = 0.0
+    "Summed loss of the steps since the last row, over `pending_tokens` targets."
+    pending_tokens: int = 0
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    val_loss: float | None = None
+    "Validation loss at exactly this step, if it was evaluated."
+    loss_scale: float | None = None
+    seconds: float = 0.0
+    usd: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+    state: TrainState
+    files: Mapping[str, Mapping[str, Any]]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Every weight by name, fp32 on the CPU."""
+        return dict(self._tensors("weights"))
+
+    def parameter_reader(self) -> Callable[[str], ParameterState]:
+        """Reads one parameter at a time, so that host memory never holds all moments."""
+        index: dict[str, Path] = {}
+        for file in self.files:
+            with safe_open(self.path / file, "pt") as tensors:
+                index.update(dict.fromkeys(tensors.keys(), self.path / file))
+
+        def tensor(key: str) -> torch.Tensor:
+            with safe_open(index[key], "pt") as tensors:
+                return tensors.get_tensor(key)
+
+        def read(name: str) -> ParameterState:
+            return ParameterState(
+                name, tensor(name), tensor(f"exp_avg/{name}"), tensor(f"exp_avg_sq/{name}")
+            )
+
+        return read
+
+    def _tensors(self, kind: str) -> Iterator[tuple[str, torch.Tensor]]:
+        for file in self.files:
+            if file.startswith(kind):
+                with safe_open(self.path / file, "pt") as tensors:
+                    for key in tensors.keys():  # noqa: SIM118 (safetensors has no __iter__)
+                        yield key, tensors.get_tensor(key)
+
+
+def directory(run_dir: Path) -> Path:
+    return run_dir / "checkpoints"
+
+
+def save(
+    run_dir: Path,
+    engine: Engine,
+    state: TrainState,
+    gather: Callable[[Any], list[Any]],
+) -> Path:
+    """Write one checkpoint; collective. `gather` is an all-gather of objects over the ranks.
+
+    Raises RunFailure on every rank when one cannot write; older checkpoints stay as they are.
+    """
+    final = directory(run_dir) / f"step-{state.step:08d}"
+    temporary = directory(run_dir) / f".partial-step-{state.step:08d}"
+    trouble = None
+    if engine.rank == 0:
+        trouble = _attempt(lambda: _start(temporary))
+    _raise_first(gather(trouble), state.step)
+    if not temporary.is_dir():
+        trouble = f"{temporary.parent} is not shared between machines; put paths.runs on one disk"
+    writer = _PartWriter(temporary, engine.rank)
+    owners = _owners([int(torch.Size(shape).numel()) for shape in engine.shapes], engine.world)
+    for owner, parameter in zip(owners, engine.parameter_states()):
+        if owner == engine.rank and trouble is None:
+            trouble = _attempt(lambda p=parameter: writer.add(p))  # type: ignore[misc]
+    if trouble is None:
+        trouble = _attempt(writer.flush)
+    reports = gather((trouble, writer.files))
+    failed = next((report[0] for report in reports if report[0]), None)
+    if failed is None and engine.rank == 0:
+        files = {name: entry for report in reports for name, entry in report[1].items()}
+        record = {"format": FORMAT, "state": asdict(state), "files": dict(sorted(files.items()))}
+        failed = _attempt(lambda: _finish(temporary, final, record))
+    if failed is not None and engine.rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _raise_first(gather(failed), state.step)
+    return final
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Finished checkpoint folders, newest first; whether they are whole is not checked."""
+    return sorted(directory(run_dir).glob("step-*"), reverse=True)
+
+
+def newest_valid(
+    run_dir: Path, note: Callable[[str], None], *, full_check: bool = True
+) -> Checkpoint | None:
+    """The newest checkpoint that is whole; damaged ones are named through `note` and skipped.
+
+    Raises RunFailure when there are checkpoints and none is whole, because starting again from
+    nothing would silently cost everything paid so far.
+    """
+    folders = list_checkpoints(run_dir)
+    for folder in folders:
+        try:
+            return load(folder, full_check=full_check)
+        except DamagedCheckpointError as damage:
+            note(f"checkpoint {folder.name} is damaged and skipped: {damage}")
+    if folders:
+        raise RunFailure(
+            f"no checkpoint in {directory(run_dir)} is whole; restore one, "
+            f"or start again with --fresh (keeps this folder under another name)"
+        )
+    return None
+
+
+def best(run_dir: Path) -> Checkpoint | None:
+    """The checkpoint with the lowest validation loss among those with one."""
+    found = [c for c in _readable(run_dir) if c.state.val_loss is not None]
+    return min(found, key=lambda c: (c.state.val_loss, c.state.step), default=None)
+
+
+def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
+    """A checkpoint whose every file has the recorded size, and sha256 with `full_check`."""
+    try:
+        record = json.loads((folder / "state.json").read_text())
+        checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpointError(f"state.json cannot be read ({error})") from None
+    for name, entry in checkpoint.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise DamagedCheckpointError(f"{name} is missing")
+        if file.stat().st_size != entry["bytes"]:
+            raise DamagedCheckpointError(
+                f"{name} has {file.stat().st_size:,} bytes instead of {entry['bytes']:,}"
+            )
+        if full_check and _sha256(file) != entry["sha256"]:
+            raise DamagedCheckpointError(f"{name} does not have its recorded sha256")
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            raise DamagedCheckpointError(f"{name} is not a safetensors file ({error})") from None
+    return checkpoint
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint folder that must not be loaded."""
+
+
+def prune(run_dir: Path, keep_last: int, keep_best: bool, *, at_step: int) -> None:
+    """Remove all but the newest `keep_last` checkpoints and the best one.
+
+    `at_step` is the step just saved. Later ones were damaged and rolled back: they stay as they
+    are and never count, or they would push out the only whole one.
+    """
+    newest = f"step-{at_step:08d}"
+    folders = [folder for folder in list_checkpoints(run_dir) if folder.name <= newest]
+    kept = set(folders[:keep_last])
+    champion = best(run_dir) if keep_best else None
+    if champion is not None:
+        kept.add(champion.path)
+    for folder in folders:
+        if folder not in kept:
+            # Renamed first: a folder half removed must not look like a checkpoint.
+            doomed = folder.with_name(f".partial-{folder.name}")
+            folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep_partial(run_dir: Path) -> None:
+    """Remove what an interrupted save or prune left."""
+    for leftover in directory(run_dir).glob(".partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+class _PartWriter:
+    """Collects tensors of one rank and writes a pair of files whenever they fill a part."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.folder, self.rank = folder, rank
+        self.files: dict[str, dict[str, Any]] = {}
+        self._weights: dict[str, torch.Tensor] = {}
+        self._moments: dict[str, torch.Tensor] = {}
+        self._part = 0
+
+    def add(self, parameter: ParameterState) -> None:
+        self._weights[parameter.name] = _on_cpu(parameter.weight)
+        self._moments[f"exp_avg/{parameter.name}"] = _on_cpu(parameter.exp_avg)
+        self._moments[f"exp_avg_sq/{parameter.name}"] = _on_cpu(parameter.exp_avg_sq)
+        if sum(t.nbytes for t in self._moments.values()) >= PART_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        for kind, tensors in (("weights", self._weights), ("optimizer", self._moments)):
+            if tensors:
+                name = f"{kind}-{self.rank:02d}-{self._part:02d}.safetensors"
+                save_file(tensors, self.folder / name)
+                _sync(self.folder / name)
+                self.files[name] = {
+                    "bytes": (self.folder / name).stat().st_size,
+                    "sha256": _sha256(self.folder / name),
+                }
+                tensors.clear()
+        self._part += 1
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    # At stage 0 on a CPU this would be the live tensor; safetensors refuses views and ties.
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _owners(sizes: Iterable[int], world: int) -> list[int]:
+    """The rank that writes each parameter, so that every rank writes about as much."""
+    loads, owners = [0] * world, []
+    for size in sizes:
+        owner = loads.index(min(loads))
+        loads[owner] += size
+        owners.append(owner)
+    return owners
+
+
+def _start(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _finish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
+    state = temporary / "state.json"
+    state.write_text(json.dumps(record, indent=1))
+    _sync(state)
+    _sync(temporary)
+    if final.exists():  # the same step again, after a rollback: replace it
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync(final.parent)
+
+
+def _readable(run_dir: Path) -> Iterator[Checkpoint]:
+    for folder in list_checkpoints(run_dir):
+        try:
+            yield load(folder, full_check=False)
+        except DamagedCheckpointError:
+            continue
+
+
+def _attempt(action: Callable[[], object]) -> str | None:
+    """None, or why the action could not be done."""
+    try:
+        action()
+    except (OSError, SafetensorError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _raise_first(troubles: list[str | None], step: int) -> None:
+    for trouble in troubles:
+        if trouble:
+            raise RunFailure(
+                f"could not save the checkpoint of step {step:,}: {trouble}; "
+                f"older checkpoints are intact, make room and run the same command again"
+            )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

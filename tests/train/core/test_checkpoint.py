@@ -1,0 +1,133 @@
+"""Checkpoints move between stages and world sizes; damaged ones are named and skipped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gpt2dist.errors import RunFailure
+from gpt2dist.train.core import checkpoint
+from tests.train.ranks import run_ranks
+
+STAGES = [0, 1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Checkpoints at step 3 of every stage for one and two ranks, and the uninterrupted curves."""
+    folder = tmp_path_factory.mktemp("saved")
+    curves = {
+        world: run_ranks(
+            folder, "save_then_continue", world, stages=STAGES, folder=str(folder / "runs")
+        )[0]
+        for world in (1, 2)
+    }
+    return folder, curves
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_resume_is_exact_at_the_same_layout_and_close_at_any_other(world, saved, tmp_path):
+    folder, curves = saved
+    folders = [str(folder / "runs" / f"{stage}-{w}") for stage in STAGES for w in (1, 2)]
+    resumed = run_ranks(tmp_path, "resume", world, stages=STAGES, folders=folders)[0]
+    for saved_stage in STAGES:
+        for saved_world in (1, 2):
+            for stage in STAGES:
+                key = f"{saved_stage}-{saved_world} -> {stage}"
+                losses = resumed[key]
+                if (saved_stage, saved_world) == (stage, world):
+                    assert losses == curves[world][str(stage)], key
+                    assert resumed[f"digest {key}"] == curves[world][f"digest {stage}"], key
+                else:
+                    assert losses == pytest.approx(curves[world][str(stage)], abs=2e-5), key
+
+
+def damage_truncate(folder):
+    file = next(folder.glob("optimizer-*"))
+    file.write_bytes(file.read_bytes()[:-100])
+    return file.name
+
+
+def damage_flip(folder):
+    file = next(folder.glob("weights-*"))
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    return file.name
+
+
+def damage_remove(folder):
+    file = next(folder.glob("weights-*"))
+    file.unlink()
+    return file.name
+
+
+def damage_state(folder):
+    (folder / "state.json").write_text('{"format": 1, "sta')
+    return "state.json"
+
+
+@pytest.fixture
+def two_checkpoints(saved, tmp_path):
+    """A run folder with steps 3 and 4, both whole."""
+    import shutil
+
+    folder, _ = saved
+    older = tmp_path / "checkpoints" / "step-00000003"
+    newer = tmp_path / "checkpoints" / "step-00000004"
+    shutil.copytree(folder / "runs" / "1-2" / "checkpoints" / "step-00000003", older)
+    shutil.copytree(older, newer)
+    record = json.loads((newer / "state.json").read_text())
+    record["state"]["step"] = 4
+    (newer / "state.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove, damage_state])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(damage, two_checkpoints):
+    assert checkpoint.newest_valid(two_checkpoints, pytest.fail).state.step == 4
+    name = damage(two_checkpoints / "checkpoints" / "step-00000004")
+    notes = []
+    found = checkpoint.newest_valid(two_checkpoints, notes.append)
+    assert found.state.step == 3
+    assert len(notes) == 1
+    assert "step-00000004 is damaged and skipped" in notes[0]
+    assert name in notes[0]
+
+
+def test_no_whole_checkpoint_is_a_failure_not_a_silent_restart(two_checkpoints):
+    for folder in checkpoint.list_checkpoints(two_checkpoints):
+        damage_flip(folder)
+    with pytest.raises(RunFailure, match=r"no checkpoint in .* is whole"):
+        checkpoint.newest_valid(two_checkpoints, lambda note: None)
+
+
+def test_pruning_keeps_the_newest_and_the_best(two_checkpoints):
+    import shutil
+
+    base = two_checkpoints / "checkpoints"
+    for step, val_loss in ((5, 2.0), (6, 3.0), (7, None), (8, None)):
+        shutil.copytree(base / "step-00000004", base / f"step-{step:08d}")
+        record = json.loads((base / f"step-{step:08d}" / "state.json").read_text())
+        record["state"].update(step=step, val_loss=val_loss)
+        (base / f"step-{step:08d}" / "state.json").write_text(json.dumps(record))
+    checkpoint.prune(two_checkpoints, keep_last=2, keep_best=True, at_step=8)
+    kept = [folder.name for folder in checkpoint.list_checkpoints(two_checkpoints)]
+    assert kept == ["step-00000008", "step-00000007", "step-00000005"]
+    assert checkpoint.best(two_checkpoints).state.step == 5
+
+
+def test_a_damaged_later_checkpoint_never_pushes_out_the_whole_one(two_checkpoints):
+    """Step 4 is damaged, the run went on from before it and has just saved step 3 again."""
+    damage_flip(two_checkpoints / "checkpoints" / "step-00000004")
+    checkpoint.prune(two_checkpoints, keep_last=1, keep_best=False, at_step=3)
+    assert checkpoint.newest_valid(two_checkpoints, lambda note: None).state.step == 3
+
+
+def test_leftovers_of_an_interrupted_save_never_count(two_checkpoints):
+    base = two_checkpoints / "checkpoints"
+    (base / "step-00000004").rename(base / ".partial-step-00000004")
+    assert checkpoint.newest_valid(two_checkpoints, pytest.fail).state.step == 3
+    checkpoint.sweep_partial(two_checkpoints)
+    assert [path.name for path in base.iterdir()] == ["step-00000003"]

@@ -1,0 +1,209 @@
+"""The loop with an engine whose losses are written down, and where runs may be placed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gpt2dist.config.load import resolve
+from gpt2dist.errors import BadInput
+from gpt2dist.train.core.checkpoint import TrainState
+from gpt2dist.train.core.control import Control
+from gpt2dist.train.core.engine import StepResult
+from gpt2dist.train.core.loop import INTERRUPTED, RUNNING, Diverged, Duties, run_loop
+from gpt2dist.train.driver import single_process_group
+from gpt2dist.train.placement import Machine, solve
+
+CONTEXT, SEQUENCES = 8, 4
+WORDS = ["model.layers=1", "model.heads=2", "model.width=8", f"model.context={CONTEXT}",
+         f"train.batch_tokens={SEQUENCES * CONTEXT}", "optim.warmup_steps=2",
+         "track.every_steps=5", "checkpoint.every_steps=10", "eval.every_steps=10",
+         "eval.sample_every_steps=25"]  # fmt: skip
+
+
+class Script:
+    """An engine that answers with the given losses; one that is not finite skips its step."""
+
+    device = torch.device("cpu")
+    config = {"accumulation": 2}  # noqa: RUF012
+
+    def __init__(self, losses: list[float]) -> None:
+        self._losses = iter(losses)
+        self._loss = next(self._losses)
+        self.rates: list[float] = []
+
+    def accumulate(self, tokens_BT, targets_BT, global_valid):
+        assert global_valid == SEQUENCES * CONTEXT
+        return torch.tensor(self._loss * targets_BT.numel())
+
+    def step(self, rate):
+        self.rates.append(rate)
+        result = StepResult(math.isfinite(self._loss), abs(self._loss))
+        self._loss = next(self._losses, math.nan)
+        return result
+
+
+class Diary:
+    """A recorder that remembers, and asks to stop before step `stop_at`."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.rows, self.notes, self.stop_at = [], [], stop_at
+
+    def stop_reason(self, state, next_seconds):
+        return (INTERRUPTED, "enough") if state.step == self.stop_at else (RUNNING, "")
+
+    def row(self, row):
+        self.rows.append(row)
+
+    def tick(self, step, loss): ...
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def play(losses: list[float], diary: Diary, state: TrainState | None = None):
+    """Runs the loop over the losses; returns its ending and what it saved."""
+    config = resolve("debug", [*WORDS, f"train.tokens={40 * SEQUENCES * CONTEXT}"])
+    micro = torch.zeros(SEQUENCES // 2, CONTEXT + 1, dtype=torch.int64)
+    saved: list[TrainState] = []
+    duties = Duties(evaluate=lambda: 1.0, sample=lambda step: None, save=saved.append)
+    state = state or TrainState(0, 0, 0, "x", SEQUENCES)
+    with single_process_group("cpu"):
+        ending = run_loop(
+            Script(losses[state.step :]),  # type: ignore[arg-type]
+            itertools.repeat(micro),
+            state,
+            config,
+            "fp32",
+            Control(),
+            diary,
+            duties,
+        )
+    return ending, saved
+
+
+FALLING = [5 - 0.05 * step for step in range(40)]
+
+
+def test_a_rows_loss_is_the_mean_since_the_row_before():
+    diary = Diary()
+    ending, saved = play(FALLING, diary)
+    assert ending.kind == "finished"
+    assert [state.step for state in saved] == [10, 20, 30, 40]
+    assert [row["step"] for row in diary.rows] == list(range(5, 41, 5))
+    for row in diary.rows:
+        since = FALLING[row["step"] - 5 : row["step"]]
+        assert row["loss"] == pytest.approx(sum(since) / 5, rel=1e-6)
+        assert ("val_loss" in row) == (row["step"] % 10 == 0)
+    assert diary.notes == []
+
+
+def test_a_stop_between_rows_is_invisible_in_them():
+    whole, halves = Diary(), Diary(stop_at=13)
+    play(FALLING, whole)
+    ending, saved = play(FALLING, halves)
+    assert (ending.kind, ending.reason, saved[-1].step) == ("interrupted", "enough", 13)
+    halves.stop_at = None
+    ending, _ = play(FALLING, halves, saved[-1])
+    assert ending.state.step == 40
+    keep = ("step", "tokens", "loss", "lr", "grad_norm", "skipped")
+    assert [[row[key] for key in keep] for row in halves.rows] == [
+        [row[key] for key in keep] for row in whole.rows
+    ]
+
+
+def test_a_spike_is_noted_once_with_its_step():
+    losses = [*FALLING]
+    losses[30] = 9.0
+    diary = Diary()
+    play(losses, diary)
+    assert len(diary.notes) == 1
+    assert diary.notes[0].startswith("loss spike at step 31: 9.000 after a median of ")
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_mean():
+    losses = [*FALLING]
+    losses[11] = losses[12] = math.inf
+    diary = Diary()
+    ending, _ = play(losses, diary)
+    assert (ending.state.step, ending.state.applied_steps) == (40, 38)
+    assert sum("skipped: loss inf" in note for note in diary.notes) == 2
+    row = next(row for row in diary.rows if row["step"] == 15)
+    assert row["skipped"] == 2
+    assert row["loss"] == pytest.approx((losses[10] + losses[13] + losses[14]) / 3, rel=1e-6)
+
+
+def test_ten_skipped_steps_in_a_row_end_the_run_and_nine_do_not():
+    broken = [*FALLING]
+    broken[15:24] = [math.nan] * 9
+    assert play(broken, Diary())[0].kind == "finished"
+    broken[24] = math.nan
+    with pytest.raises(Diverged, match="the last 10 steps had non-finite gradients"):
+        play(broken, Diary())
+
+
+# Placement
+
+LAPTOP = Machine(0, (), None, None, 8, frozenset())
+A100x3 = Machine(3, ("NVIDIA A100-SXM4-40GB",) * 3, 39.0, (8, 0), 24, frozenset())
+T4 = Machine(1, ("Tesla T4",), 14.5, (7, 5), 4, frozenset())
+
+
+def place(machine: Machine, *words: str, recipe: str = "gpt2-124m", **options):
+    return solve(resolve(recipe, words), machine, **options)
+
+
+def test_auto_takes_every_gpu_and_bf16_where_it_is_native():
+    found = place(A100x3, "train.batch_tokens=491520")
+    assert (found.device, found.workers, found.precision) == ("cuda", 3, "bf16")
+    assert found.micro_batch * found.accumulation * 3 * 1024 == 491520
+    assert place(T4).precision == "fp32"
+    assert place(LAPTOP, recipe="debug").precision == "fp32"
+    amx = replace(LAPTOP, cpu_flags=frozenset({"amx_bf16"}))
+    assert place(amx, recipe="debug").precision == "bf16"
+
+
+def test_one_recipe_fills_the_same_batch_on_every_machine():
+    words = ["train.batch_tokens=491520"]
+    for machine in (LAPTOP, A100x3, T4):
+        found = place(machine, *words)
+        assert found.workers * found.micro_batch * found.accumulation == 480
+
+
+def test_local_is_one_process_whatever_the_config_says():
+    assert place(A100x3, "cluster.workers=2", single_process=True).workers == 1
+
+
+def test_cores_are_shared_between_the_workers_of_a_cpu():
+    found = place(LAPTOP, "cluster.workers=2", recipe="debug")
+    assert (found.workers, found.threads) == (2, 4)
+
+
+def test_a_cluster_counts_all_its_machines():
+    found = place(T4, "cluster.workers=4", cluster_gpus=4, cluster_cores=16)
+    assert found.workers == 4
+
+
+@pytest.mark.parametrize(
+    ("machine", "words", "said"),
+    [
+        (A100x3, [], "524,288 is not a multiple of 1,024 x 3 workers; nearest: 522,240 or 525,312"),
+        (A100x3, ["cluster.workers=4"], "more than the 3 GPUs here; use cluster.workers=3"),
+        (LAPTOP, ["cluster.device=cuda"], "no CUDA device is visible; use cluster.device=cpu"),
+        (LAPTOP, ["cluster.workers=9"], "cluster.workers=9 is more than the 8 CPU cores here"),
+        (LAPTOP, ["cluster.precision=fp16"], "fp16 does not train on a CPU; use bf16 or fp32"),
+        (T4, ["cluster.precision=bf16"], "Tesla T4 has no bf16 units; use fp16 or fp32"),
+        (T4, ["cluster.precision=fp16", "zero.stage=0"], "needs zero.stage=1"),
+        (T4, ["cluster.micro_batch=24"], "does not divide the 512 sequences"),
+        (T4, ["cluster.micro_batch=24"], "nearest: 16"),
+        (replace(T4, gpu_free_gib=0.2), [], "try cluster.recompute=true or zero.stage=3"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_with_a_remedy(machine, words, said):
+    with pytest.raises(BadInput) as refusal:
+        place(machine, *words)
+    assert said in str(refusal.value)
