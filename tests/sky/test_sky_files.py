@@ -19,7 +19,7 @@ from gpt2dist.launch.allowance import Allowance, amount_at
 from gpt2dist.launch.providers import PROVIDERS
 
 ROOT = Path(__file__).resolve().parents[2]
-PRICES = ROOT / "gpt2dist" / "plan" / "prices.csv"
+PRICES = ROOT / "gpt2dist" / "plan" / "machine" / "prices.csv"
 FILES = sorted((ROOT / "sky").glob("*.yaml"))
 PLAN = re.compile(
     r"# plan: (?P<gpus>\d+) x (?P<gpu>\S+)(?P<spot> spot)? at (?P<provider>\w+)"
