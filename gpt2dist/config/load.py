@@ -97,6 +97,24 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(config: Config, base: Config) -> list[str]:
+    """The overrides that make `config` of `base`."""
+    old = flatten(to_tree(base))
+    new = flatten(to_tree(config))
+    return [
+        f"{path}={_word(value)}"
+        for path, value in new.items()
+        if value != old[path] and path != "recipe"
+    ]
+
+
+def _word(value: object) -> str:
+    """A value as an override spells it: plain text where YAML reads it back as that text."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return value if value and yaml.safe_load(value) == value else json.dumps(value)
+
+
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
