@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, split_on
 from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,7 +22,32 @@ if TYPE_CHECKING:
 SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
 
 
-def plan(arguments: argparse.Namespace) -> int:
+def add_parser(verbs: Verbs) -> None:
+    """`plan RECIPE [on=...] [a.b=value ...]`."""
+    verb = verbs.add_parser(
+        "plan",
+        help="memory, hours, dollars and loss of a run, before it is paid for",
+        description="Plan a recipe, or `all` four sizes, on given hardware: on=A100-80GB:8, "
+        "on=RTX3090:4, on=A100:8x2 (two nodes), or on=all for every machine for rent. Without "
+        "on= every single GPU is listed.",
+    )
+    add_recipe(verb, "debug, gpt2-124m, ..., a .yaml file, or all")
+    goal = verb.add_mutually_exclusive_group()
+    goal.add_argument("--tokens", type=float, metavar="N", help="train this many tokens")
+    goal.add_argument("--usd", type=float, metavar="X", help="the longest run for these dollars")
+    goal.add_argument("--hours", type=float, metavar="H", help="the longest run in these hours")
+    goal.add_argument("--loss", type=float, metavar="L", help="the run that reaches this loss")
+    verb.add_argument("--spot", action="store_true", help="spot machines only")
+    verb.add_argument("--provider", metavar="P", help=PROVIDERS)
+    verb.add_argument("--rows", type=int, default=15, metavar="N", help="of a table (15)")
+    verb.add_argument("--json", action="store_true", help="plans as JSON")
+    verb.add_argument(
+        "--probe", action="store_true", help="measure 20 real steps on this machine instead"
+    )
+    verb.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Print one plan, or a table of them."""
     from gpt2dist.config.load import resolve
     from gpt2dist.plan.goals import Goal, check_goal
@@ -42,14 +68,6 @@ def plan(arguments: argparse.Namespace) -> int:
         return _print_table(arguments, plans, refused, configs[0], own_fit)
     one = _one(arguments, configs[0], on, goal, own_fit)
     return _print_one(arguments, one, configs[0], own_fit)
-
-
-def split_on(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The hardware of `on=...` (None without it) and the other words."""
-    named = [word.removeprefix("on=") for word in words if word.startswith("on=")]
-    if len(named) > 1:
-        raise BadInput(f"on={named[0]} and on={named[1]}: give one, or on=all")
-    return (named[0] if named else None), [word for word in words if not word.startswith("on=")]
 
 
 def _one(
