@@ -82,7 +82,7 @@ class Allowance:
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
             raise BadInput(
                 f"budget ${self.budget_usd}, price ${self.usd_per_hour} per hour and "
-                f"${self.spent_usd} spent, {kept} s of grace and upload must be numbers, not below 0"
+                f"${self.spent_usd} spent, {kept} s of grace and upload must be numbers from 0"
             )
 
     @property

@@ -49,6 +49,7 @@ def plan_on(
     *,
     spot: bool = False,
     provider: str | None = None,
+    goal: Goal = WHOLE,
     basis: Basis = USUAL,
 ) -> Plan:
     """The plan on hardware such as `A100-80GB:8x2`, at the cheapest offer that has it.
@@ -57,7 +58,7 @@ def plan_on(
     """
     hardware = parse_on(on)
     offer = offer_for(config, hardware, spot=spot, provider=provider)
-    return plan_run(config, hardware, offer, basis=basis)
+    return plan_run(config, hardware, offer, goal=goal, basis=basis)
 
 
 def offer_for(
