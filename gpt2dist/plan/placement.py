@@ -169,11 +169,13 @@ def solve(
 def too_large(config: Config, machine: Machine, solution: Solution) -> str:
     """Why a config does not fit as it is, and what would make it fit, in one line."""
     wanted = solution.wanted
-    helps = " ".join(measure.setting or measure.name for measure in solution.measures)
+    settings = [measure.setting for measure in solution.measures]
+    helps = " ".join(setting for setting in settings if setting)
+    able = settings and all(settings)
     return (
         f"{config.recipe} needs {memory(config.model, wanted).peak_gib:.1f} GiB a GPU with a "
         f"micro-batch of {wanted.micro_batch}, {machine.gpu_name} has {machine.gpu_gib:.1f}; "
-        + (f"it fits with {helps}" if helps else "no measure makes it fit: take a larger GPU")
+        + (f"it fits with {helps}" if able else "no setting makes it fit: take a larger GPU")
     )
 
 
