@@ -163,7 +163,7 @@ def test_unknown_dollars_are_said_and_a_dollar_budget_needs_a_price(tmp_path):
 
 
 CPU = Machine(0, "", None, False, 2, False)
-GPUS = replace(CPU, gpus=4, gpu_names=("A",) * 4, gpu_free_gib=80.0, gpu_capability=(8, 0))
+GPUS = replace(CPU, gpus=4, gpu_name="A", gpu_gib=80.0, gpu_has_bf16=True)
 
 
 @pytest.mark.parametrize(
