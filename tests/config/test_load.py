@@ -39,6 +39,20 @@ def test_recipes_are_the_published_shapes():
     }
 
 
+GOLDEN_IDENTITIES = {
+    "debug": "d0f8190e90780092",
+    "gpt2-124m": "69e8053cfa72b9ec",
+    "gpt2-355m": "40ecb18680109a1d",
+    "gpt2-774m": "7dd70ced2d259d13",
+    "gpt2-1558m": "161547f89b1c14c1",
+}
+
+
+def test_the_identity_of_every_recipe_stays_what_it_was():
+    """A new value would part all earlier runs of the recipe from all later ones."""
+    assert {name: identity(resolve(name)) for name in recipe_names()} == GOLDEN_IDENTITIES
+
+
 def test_command_line_beats_file_beats_recipe_beats_default(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("recipe: debug\noptim: {peak_lr: 6e-4, beta1: 0.8}\n")
