@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from gpt2dist.errors import BadInput
+from gpt2dist.human import parse_count
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 "What a verb adds its parser to."
@@ -20,6 +21,14 @@ def add_recipe(
     """RECIPE and the overrides after it."""
     verb.add_argument("recipe", metavar="RECIPE", help=recipes)
     verb.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to change")
+
+
+def count(text: str) -> int:
+    """The type of options that count: `10B`, `300M`, `2.5k`, `1e9`."""
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_runs_dir(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
-from gpt2dist.cli.arguments import Verbs, say
-from gpt2dist.errors import BadInput
+from gpt2dist.cli.arguments import Verbs, count, say
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -24,7 +24,7 @@ def add_parser(verbs: Verbs) -> None:
     prepare.add_argument("--tokenizer", choices=("gpt2", "bytes"), default="gpt2")
     prepare.add_argument("--val-fraction", type=float, default=0.005, metavar="SHARE")
     prepare.add_argument("--text-field", default="text", metavar="COLUMN")
-    prepare.add_argument("--max-documents", type=int, metavar="N")
+    prepare.add_argument("--max-documents", type=count, metavar="N")
     prepare.add_argument("--local", action="store_true", help="in this process, without Ray")
     prepare.set_defaults(run=run_prepare)
     show = data_verbs.add_parser("show", help="describe a folder of shards")
@@ -36,18 +36,17 @@ def add_parser(verbs: Verbs) -> None:
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Tokenise a source, with progress, and describe what came of it."""
     from gpt2dist.config.schema import DataConfig
+    from gpt2dist.config.typed import typed_value
     from gpt2dist.data.show import describe
     from gpt2dist.train.preparing import prepare_aloud
 
+    words = {field.name: getattr(arguments, field.name) for field in fields(DataConfig)}
     data = DataConfig(
-        source=arguments.source,
-        tokenizer=arguments.tokenizer,
-        val_fraction=arguments.val_fraction,
-        text_field=arguments.text_field,
-        max_documents=arguments.max_documents,
+        **{
+            key: typed_value(f"data.{key}", value, f"--{key.replace('_', '-')} {value}")
+            for key, value in words.items()
+        }
     )
-    if not 0 <= data.val_fraction < 1:
-        raise BadInput(f"--val-fraction {data.val_fraction} must be at least 0 and below 1")
     dataset = prepare_aloud(data, Path(arguments.out), say, local=arguments.local)
     print(describe(dataset))
     return 0

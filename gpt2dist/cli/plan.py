@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, split_on
+from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, count, split_on
 from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_recipe(verb, "debug, gpt2-124m, ..., a .yaml file, or all")
     goal = verb.add_mutually_exclusive_group()
-    goal.add_argument("--tokens", type=float, metavar="N", help="train this many tokens")
+    goal.add_argument("--tokens", type=count, metavar="N", help="train this many tokens")
     goal.add_argument("--usd", type=float, metavar="X", help="the longest run for these dollars")
     goal.add_argument("--hours", type=float, metavar="H", help="the longest run in these hours")
     goal.add_argument("--loss", type=float, metavar="L", help="the run that reaches this loss")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, add_checkpoint, add_device
+from gpt2dist.cli.arguments import Verbs, add_checkpoint, add_device, count
 from gpt2dist.errors import BadInput
 
 
@@ -14,7 +14,7 @@ def add_parser(verbs: Verbs) -> None:
     add_checkpoint(verb)
     add_device(verb)
     verb.add_argument("--prompt", default="", metavar="TEXT")
-    verb.add_argument("--tokens", type=int, default=128, metavar="N", help="default 128")
+    verb.add_argument("--tokens", type=count, default=128, metavar="N", help="default 128")
     verb.add_argument("--temperature", type=float, default=0.8, help="0 is greedy; default 0.8")
     verb.add_argument("--top-k", type=int, metavar="K", help="keep the K likeliest tokens")
     verb.add_argument("--top-p", type=float, metavar="P", help="keep this share of probability")

@@ -9,7 +9,6 @@ from typing import Any
 
 from gpt2dist.config.load import from_tree, to_tree
 from gpt2dist.config.schema import Config
-from gpt2dist.config.validate import check
 from gpt2dist.errors import BadInput
 from gpt2dist.sweep.spec.schema import Sweep
 from gpt2dist.sweep.spec.space import Values
@@ -47,11 +46,9 @@ def point_config(sweep: Sweep, values: Values, seed: int) -> Config:
         section, _, key = path.partition(".")
         tree[section][key] = value
     try:
-        config = from_tree(tree, sweep.file)
-        check(config)
+        return from_tree(tree, sweep.file)
     except BadInput as error:
         raise BadInput(f"the point {describe(values)} cannot run: {error}") from None
-    return config
 
 
 def describe(values: Mapping[str, Any]) -> str:
