@@ -23,7 +23,17 @@ def test_one_plan_says_memory_speed_money_loss_and_the_command(capsys):
     code, said = ask(capsys, "plan", "gpt2-124m", "on=A100-80GB:8", "--provider", "lambda")
     assert code == 0
     starts = [line.split()[0] for line in said.out.splitlines() if not line.startswith(" ")]
-    assert starts == ["gpt2-124m:", "memory", "batch", "speed", "time", "money", "loss", "train"]
+    assert starts == [
+        "gpt2-124m:",
+        "memory",
+        "batch",
+        "speed",
+        "time",
+        "money",
+        "sample",
+        "loss",
+        "train",
+    ]
     assert "1 x lambda" in said.out
 
 
