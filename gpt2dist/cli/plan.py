@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from gpt2dist.errors import BadInput
 if TYPE_CHECKING:
     from gpt2dist.config.schema import Config
     from gpt2dist.plan.goals import Goal
-    from gpt2dist.plan.loss.predict import OwnFit
     from gpt2dist.plan.plan_record import Plan
+    from gpt2dist.plan.planner import Basis
     from gpt2dist.plan.ranking import Refused
 
 SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
@@ -50,41 +51,24 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print one plan, or a table of them."""
     from gpt2dist.config.load import resolve
-    from gpt2dist.plan.goals import Goal, check_goal
+    from gpt2dist.plan.goals import Goal
     from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
+    from gpt2dist.plan.planner import Basis, plan_on
 
     on, overrides = split_on(arguments.overrides)
     recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
     configs = [resolve(recipe, overrides) for recipe in recipes]
     goal = Goal(arguments.tokens, arguments.usd, arguments.hours, arguments.loss)
-    check_goal(goal)
     if arguments.rows < 1:
         raise BadInput(f"--rows {arguments.rows} must be at least 1")
-    own_fit = load_own_fit(Path(configs[0].paths.runs) / OWN_FIT_FILE)
+    basis = Basis(own_fit=load_own_fit(Path(configs[0].paths.runs) / OWN_FIT_FILE))
     if arguments.probe:
-        return _probe(arguments, configs, on, goal, own_fit)
+        return _print_one(arguments, _probe(configs, on, goal), basis)
     if on == "all" or len(configs) > 1 or on is None:
-        plans, refused = _many(arguments, configs, on, goal, own_fit)
-        return _print_table(arguments, plans, refused, configs[0], own_fit)
-    one = _one(arguments, configs[0], on, goal, own_fit)
-    return _print_one(arguments, one, configs[0], own_fit)
-
-
-def _one(
-    arguments: argparse.Namespace, config: Config, on: str, goal: Goal, own_fit: OwnFit | None
-) -> Plan:
-    from gpt2dist.plan.goals import plan_for
-    from gpt2dist.plan.machine.hardware import parse_on
-    from gpt2dist.plan.planner import offer_for, plan_run
-
-    hardware = parse_on(on)
-    offer = offer_for(config, hardware, spot=arguments.spot, provider=arguments.provider)
-    return plan_for(
-        config,
-        goal,
-        lambda c: plan_run(c, hardware, offer, spot=arguments.spot, own_fit=own_fit),
-        own_fit=own_fit,
-    )
+        return _print_table(arguments, *_many(arguments, configs, on, goal, basis))
+    spot, provider = arguments.spot, arguments.provider
+    plan = plan_on(configs[0], on, spot=spot, provider=provider, goal=goal, basis=basis)
+    return _print_one(arguments, plan, basis)
 
 
 def _many(
@@ -92,68 +76,44 @@ def _many(
     configs: Sequence[Config],
     on: str | None,
     goal: Goal,
-    own_fit: OwnFit | None,
+    basis: Basis,
 ) -> tuple[list[Plan], list[Refused]]:
     from gpt2dist.plan import ranking
     from gpt2dist.plan.machine.hardware import parse_on
 
-    spot = True if arguments.spot else None
-    if on == "all":
-        return ranking.everywhere(
-            configs, goal, spot=spot, provider=arguments.provider, own_fit=own_fit
-        )
-    if on is None:
-        return ranking.single_gpus(
-            configs, goal, spot=spot, provider=arguments.provider, own_fit=own_fit
-        )
-    return ranking.on_one(
-        configs,
-        parse_on(on),
-        goal,
-        spot=arguments.spot,
-        provider=arguments.provider,
-        own_fit=own_fit,
-    )
+    provider = arguments.provider
+    if on is not None and on != "all":
+        hardware, spot = parse_on(on), arguments.spot
+        return ranking.on_one(configs, hardware, goal, spot=spot, provider=provider, basis=basis)
+    every = ranking.everywhere if on == "all" else ranking.single_gpus
+    return every(configs, goal, spot=arguments.spot or None, provider=provider, basis=basis)
 
 
-def _probe(
-    arguments: argparse.Namespace,
-    configs: Sequence[Config],
-    on: str | None,
-    goal: Goal,
-    own_fit: OwnFit | None,
-) -> int:
+def _probe(configs: Sequence[Config], on: str | None, goal: Goal) -> Plan:
     if len(configs) > 1 or on is not None:
         raise BadInput("--probe measures one recipe on this machine: give no on= and not `all`")
     from gpt2dist.train.probe import probe_plan
 
-    plan = probe_plan(configs[0], goal, own_fit, lambda text: print(text, file=sys.stderr))
-    return _print_one(arguments, plan, configs[0], own_fit)
+    return probe_plan(configs[0], goal, lambda text: print(text, file=sys.stderr))
 
 
-def _print_one(
-    arguments: argparse.Namespace, plan: Plan, config: Config, own_fit: OwnFit | None
-) -> int:
+def _print_one(arguments: argparse.Namespace, plan: Plan, basis: Basis) -> int:
     from gpt2dist.plan.describe import as_json, compute_optimal_line, describe
 
     if arguments.json:
-        print(json.dumps(as_json(plan), indent=2))
+        print(json.dumps(as_json(plan, arguments.recipe), indent=2))
         return 0
     print(describe(plan))
     if plan.loss is not None:
-        print(f"         {compute_optimal_line(plan, config.data.source, own_fit)}")
+        print(f"         {compute_optimal_line(plan, basis.own_fit)}")
     if plan.runs:
-        words = " ".join(plan.settings())
-        print(f"train    gpt2dist train {arguments.recipe} {words}")
+        words = shlex.join([arguments.recipe, *plan.settings(arguments.recipe)])
+        print(f"train    gpt2dist train {words}")
     return 0
 
 
 def _print_table(
-    arguments: argparse.Namespace,
-    plans: Sequence[Plan],
-    refused: Sequence[Refused],
-    config: Config,
-    own_fit: OwnFit | None,
+    arguments: argparse.Namespace, plans: Sequence[Plan], refused: Sequence[Refused]
 ) -> int:
     from gpt2dist.plan.describe import as_json, refusals, table
 

@@ -123,6 +123,24 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(config: Config, base: Config) -> list[str]:
+    """The overrides that make `config` of `base`."""
+    old = flatten(to_tree(base))
+    new = flatten(to_tree(config))
+    return [
+        f"{path}={_word(path, value)}"
+        for path, value in new.items()
+        if value != old[path] and path != "recipe"
+    ]
+
+
+def _word(path: str, value: object) -> str:
+    """A value as an override spells it: plain text where it is read back as that text."""
+    if isinstance(value, str) and value and _read_value(path, value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
 def read_yaml(path: Path) -> Tree:
     """The keys of a YAML file; BadInput for anything that is none, and for keys given twice."""
     try:

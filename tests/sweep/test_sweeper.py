@@ -12,6 +12,7 @@ import pytest
 
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
+from gpt2dist.plan.placement import Machine
 from gpt2dist.plan.planner import plan_on
 from gpt2dist.sweep.cost.amounts import Amounts, grant, limits
 from gpt2dist.sweep.cost.estimate import plan_sweep, planned_trials, require_affordable
@@ -30,7 +31,6 @@ from gpt2dist.sweep.search.early_stopping import judge_of, replay
 from gpt2dist.sweep.search.points import points_of
 from gpt2dist.sweep.spec.schema import Scheduler, SweepBudget
 from gpt2dist.sweep.trial.run_folder import TrialFolder
-from gpt2dist.train.placement import Machine
 from tests.sweep.sweeping import sweep_of
 
 
@@ -162,8 +162,8 @@ def test_unknown_dollars_are_said_and_a_dollar_budget_needs_a_price(tmp_path):
     assert note.startswith("planned dollars are unknown: no probe of this model")
 
 
-CPU = Machine(0, (), None, None, 2, frozenset())
-GPUS = replace(CPU, gpus=4, gpu_names=("A",) * 4, gpu_free_gib=80.0, gpu_capability=(8, 0))
+CPU = Machine(0, "", None, False, 2, False)
+GPUS = replace(CPU, gpus=4, gpu_name="A", gpu_gib=80.0, gpu_has_bf16=True)
 
 
 @pytest.mark.parametrize(

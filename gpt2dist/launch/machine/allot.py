@@ -21,6 +21,7 @@ from gpt2dist.launch.allowance import (
     GRACE_S,
     UPLOAD_S,
     Allowance,
+    Reserve,
     amount_at,
     billed_since,
     spent_now,
@@ -40,16 +41,21 @@ def assignments(environ: Mapping[str, str], runs: Path, now: float) -> dict[str,
     past_usd, last_seen_at = _past(runs, environ.get("RUN", ""))
     billed_from = billed_since(_booted_at(), _accounted_until(Path(environ["HOME"])))
     spent_usd = spent_now(past_usd, last_seen_at, billed_from, now, price * nodes)
-    grace_s = amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud)
-    allowance = Allowance(budget_usd, price * nodes, spent_usd, grace_s)
+    reserve = Reserve(
+        amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud),
+        amount_at("UPLOAD_S", environ.get("UPLOAD_S") or f"{UPLOAD_S}", cloud)
+        if environ.get("BUCKET")
+        else 0.0,
+    )
+    allowance = Allowance(budget_usd, price * nodes, spent_usd, reserve)
     return {
         PRICE_VARIABLE: f"{price:g}",
         BILLED_VARIABLE: f"{billed_from:.0f}",
         "RUN_BUDGET_USD": f"{allowance.run_usd:.4f}",
         # `timeout 0` sets no limit.
         "DEADLINE_S": str(allowance.deadline_s or 0),
-        "GRACE_S": f"{grace_s:g}",
-        "UPLOAD_S": str(UPLOAD_S),
+        "GRACE_S": f"{reserve.grace_s:g}",
+        "UPLOAD_S": f"{reserve.upload_s:g}",
         "SPENT_USD": f"{spent_usd:.2f}",
         "BUDGET_USD": f"{budget_usd:g}",
     }

@@ -13,13 +13,13 @@ from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import Hardware, parse_on
 from gpt2dist.plan.machine.prices import Offer
+from gpt2dist.plan.placement import Machine, place
 from gpt2dist.plan.planner import offer_for, plan_run
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.schema import Sweep
 from gpt2dist.sweep.trial.run_folder import TrialFolder
 from gpt2dist.sweep.trial.trial import Trial
 from gpt2dist.track.ledger import price_usd_per_hour
-from gpt2dist.train.placement import Machine, solve
 from gpt2dist.train.predicted import prediction
 
 START_SECONDS = {"process": 15.0, "ray": 60.0}
@@ -79,9 +79,7 @@ def rent_here(sweep: Sweep, gpus_per_machine: int) -> Rent:
 def price_here(sweep: Sweep, trial: Trial, machine: Machine, rent: Rent) -> Price:
     """By a probe of this model on this machine, or by the planner where it knows the GPU."""
     config = placed(sweep, trial.config)
-    # The sweep has prepared the data by then.
-    config = replace(config, paths=replace(config.paths, dataset=config.paths.dataset or "ready"))
-    placement = solve(config, machine, single_process=sweep.in_processes)
+    placement = place(config, machine, single_process=sweep.in_processes)
     found = prediction(config, placement, (rent.usd_per_hour, rent.source))
     if found["hours"] is None:
         return Price(trial.tokens)
