@@ -145,6 +145,6 @@ def spent_now(
 ) -> float:
     """Past attempts, and the present machines since they are billed or were last accounted for.
 
-    `last_seen_at`: the run's last sign of life, on whatever machine; time up to it is in past_usd.
+    `last_seen_at`: the run's last sign of life on these machines; time up to it is in past_usd.
     """
     return past_usd + max(0.0, now - max(billed_from, last_seen_at)) * usd_per_hour / 3600

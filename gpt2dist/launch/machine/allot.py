@@ -67,11 +67,14 @@ def _cloud(environ: Mapping[str, str]) -> str | None:
 
 
 def _past(runs: Path, run: str) -> tuple[float, float]:
-    """Dollars of earlier attempts and the last sign of life; all runs here when none is named."""
+    """Dollars of earlier attempts and the last sign of life on this machine.
+
+    Of all runs here when none is named.
+    """
     ledgers = [runs / run / LEDGER_FILE] if run else sorted(runs.glob(f"*/{LEDGER_FILE}"))
     accounts = [Account.read(path) for path in ledgers if path.exists()]
-    seen = [attempt.last_seen_at for account in accounts for attempt in account.attempts]
-    return sum(account.usd for account in accounts), max(seen, default=0.0)
+    seen = max((account.last_seen_here() for account in accounts), default=0.0)
+    return sum(account.usd for account in accounts), seen
 
 
 def _booted_at() -> float:
