@@ -19,10 +19,10 @@ def describe(plan: Plan) -> str:
     return "\n".join([*_what(plan), *_memory(plan), *_speed(plan), *_money(plan), *_loss(plan)])
 
 
-def compute_optimal_line(plan: Plan, source: str, own_fit: OwnFit | None = None) -> str:
+def compute_optimal_line(plan: Plan, own_fit: OwnFit | None = None) -> str:
     """The size and length at which the plan's compute would reach the lowest loss."""
     flops = 6.0 * plan.params * plan.tokens
-    params, tokens = compute_optimal(flops, source, own_fit=own_fit)
+    params, tokens = compute_optimal(flops, plan.config.data.source, own_fit=own_fit)
     return (
         f"for this compute the lowest loss comes from about {human_count(params)} parameters "
         f"and {human_count(tokens)} tokens"
@@ -72,8 +72,11 @@ def refusals(refused: Sequence[Refused], limit: int = 8) -> str:
     return "\n".join(lines)
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data; the names of its fields are kept stable."""
+def as_json(plan: Plan, recipe: str | None = None) -> dict[str, Any]:
+    """The plan as plain data; the names of its fields are kept stable.
+
+    `settings` are overrides of `recipe`, by default the plan's own.
+    """
     offer, cost = plan.offer, plan.cost
     return {
         "recipe": plan.recipe,
@@ -110,7 +113,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "val_loss": plan.val_loss,
         "val_loss_range": plan.val_loss_range,
         "val_loss_basis": plan.loss.basis if plan.loss else None,
-        "settings": plan.settings(),
+        "settings": plan.settings(recipe),
     }
 
 
@@ -144,10 +147,10 @@ def _memory(plan: Plan) -> list[str]:
     ]
     parts = " + ".join(f"{name} {value:.2f}" for name, value in terms)
     spare = room - plan.peak_gib
-    if not plan.fits and plan.measures:
-        verdict = f"fits with the measures below, {spare:.1f} GiB to spare"
-    elif spare >= 0:
+    if plan.fits:
         verdict = f"fits, {spare:.1f} GiB to spare"
+    elif plan.measures:
+        verdict = f"fits with the measures below, {spare:.1f} GiB to spare"
     else:
         verdict = f"does not fit: {-spare:.1f} GiB too much"
     if plan.measured_peak_gib is not None:
@@ -158,7 +161,9 @@ def _memory(plan: Plan) -> list[str]:
         lines.append(f"         and {memory.host_gib:.0f} GiB of host memory a machine")
     lines += _batch(plan)
     if not plan.fits and plan.measures:
-        lines.append("         does not fit as configured; it does with:")
+        lines.append(
+            f"         does not fit as configured ({plan.wanted_gib:.1f} GiB); it does with:"
+        )
         for measure in plan.measures:
             how = measure.setting or "arithmetic only, `gpt2dist train` does not offer it"
             lines.append(

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
+from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.loss.predict import OwnFit, tokens_for_loss
 from gpt2dist.plan.plan_record import Plan
 
 MOST_STEPS = 100_000_000
+"""Beyond this a length is a slip of the pen: 52T tokens of the recipes' batches."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,18 @@ class Goal:
     hours: float | None = None
     loss: float | None = None
 
-    @property
-    def given(self) -> list[str]:
-        return [name for name, value in vars(self).items() if value is not None]
+    def __post_init__(self) -> None:
+        """Raises BadInput when there are two goals, or one that is not a positive number."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            first, second, *_ = given
+            raise BadInput(f"--{first} and --{second} both set the run's length; give one")
+        for name, value in given.items():
+            if not 0 < value < float("inf"):
+                raise BadInput(f"--{name} {value:g} must be a positive number")
 
 
-def check_goal(goal: Goal) -> None:
-    """Raises BadInput when there are two goals, or one that is not a positive number."""
-    names = goal.given
-    if len(names) > 1:
-        raise BadInput(f"--{names[0]} and --{names[1]} both set the run's length; give one")
-    for name in names:
-        value = getattr(goal, name)
-        if not 0 < value < float("inf"):
-            raise BadInput(f"--{name} {value:g} must be a positive number")
+WHOLE = Goal()
 
 
 def plan_for(
@@ -61,18 +61,33 @@ def plan_for(
                 f"--loss {goal.loss:g}: no number of tokens of {source} brings {config.recipe} "
                 "there as far as is known; take a larger model or a higher loss"
             )
-        return plan_of(with_tokens(config, tokens))
+        return plan_of(with_tokens(config, max(tokens, config.train.batch_tokens)))
     if goal.usd is not None:
-        return _longest(config, plan_of, "usd", goal.usd)
+        return _longest(_with_limit(config, usd=goal.usd), plan_of, "usd", goal.usd)
     if goal.hours is not None:
-        return _longest(config, plan_of, "hours", goal.hours)
+        return _longest(_with_limit(config, hours=goal.hours), plan_of, "hours", goal.hours)
     return plan_of(config)
 
 
+def _with_limit(config: Config, **limit: float) -> Config:
+    """The goal is the run's own hard limit too, unless the config has one already."""
+    own = {name: value for name, value in vars(config.budget).items() if value is not None}
+    return replace(config, budget=replace(config.budget, **{**limit, **own}))
+
+
 def with_tokens(config: Config, tokens: float) -> Config:
-    """The same run, longer or shorter; warmup shrinks with runs shorter than ten times of it."""
-    steps = max(1, min(MOST_STEPS, round(tokens / config.train.batch_tokens)))
-    train = replace(config.train, tokens=steps * config.train.batch_tokens)
+    """The same run, longer or shorter; warmup shrinks with runs shorter than ten times of it.
+
+    Raises BadInput for less than one optimizer step and for more than anybody could mean.
+    """
+    batch = config.train.batch_tokens
+    if not batch <= tokens <= batch * MOST_STEPS:
+        bound = f"is less than one step of {batch:,} tokens (train.batch_tokens)"
+        if tokens > batch:
+            bound = f"is more than {human_count(batch * MOST_STEPS)}, which nobody trains"
+        raise BadInput(f"{human_count(tokens)} tokens {bound}")
+    steps = round(tokens / batch)
+    train = replace(config.train, tokens=steps * batch)
     warmup = min(config.optim.warmup_steps, steps // 10)
     return replace(config, train=train, optim=replace(config.optim, warmup_steps=warmup))
 

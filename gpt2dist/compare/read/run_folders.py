@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from gpt2dist.compare.read.run_record import OWN_MACHINE, KnownText, Run, make_run, summary_of_rows
-from gpt2dist.config.load import from_tree
+from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.track.ledger import LEDGER_FILE, Attempt, read_attempts
@@ -164,7 +164,7 @@ def _read_config(path: Path) -> Config:
         raise BadInput(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise BadInput(f"{path} is not the config of a run")
-    return from_tree({key: tree[key] for key in SECTIONS if key in tree}, str(path))
+    return from_record({key: tree[key] for key in SECTIONS if key in tree}, str(path))
 
 
 def _no_run(name: str, runs_dir: Path) -> str:

@@ -14,11 +14,11 @@ from gpt2dist.errors import BadInput
 from gpt2dist.human import human_count, usd
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import Hardware, parse_on
+from gpt2dist.plan.placement import Machine, place
 from gpt2dist.plan.planner import offer_for, plan_run
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.track.ledger import price_usd_per_hour
-from gpt2dist.train.placement import Machine, solve
 from gpt2dist.train.predicted import prediction
 
 START_SECONDS = {"process": 15.0, "ray": 60.0}
@@ -83,11 +83,9 @@ def pricing_here(sweep: Sweep, machine: Machine, gpus_per_machine: int) -> Prici
 
     @cache
     def estimate(config: Config) -> Estimate:
-        # The sweep has prepared the data by then.
-        dataset = config.paths.dataset or "ready"
-        there = replace(_placed(sweep, config), paths=replace(config.paths, dataset=dataset))
-        placement = solve(there, machine, single_process=sweep.in_processes)
-        found = prediction(there, placement, (share.usd_per_hour, share.source))
+        placed = _placed(sweep, config)
+        placement = place(placed, machine, single_process=sweep.in_processes)
+        found = prediction(placed, placement, (share.usd_per_hour, share.source))
         if found["hours"] is None:
             return Estimate(config.total_tokens)
         hours = found["hours"] * _slowdown(sweep, machine)

@@ -11,9 +11,10 @@ from gpt2dist.config.schema import Config
 from gpt2dist.data.prepare.pipeline import dataset_dir
 from gpt2dist.data.shards import load_dataset_folder, require
 from gpt2dist.errors import BadInput
+from gpt2dist.plan.placement import Machine
 from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.train import ray_run
-from gpt2dist.train.placement import Machine, probe_machine
+from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.preparing import prepare_aloud
 
 CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "false")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
-from gpt2dist.config.load import _convert as convert
-from gpt2dist.config.load import _number as number
-from gpt2dist.config.load import flatten, to_tree
-from gpt2dist.config.schema import Config
+from gpt2dist.config.typed import key_paths, number, typed_value
 from gpt2dist.errors import BadInput
 from gpt2dist.sweep.spec.sweep import Dimension, Listed, Range
 
@@ -66,7 +63,7 @@ def _dimension(key: str, tree: Any, where: str) -> Dimension:
 
 
 def _check_path(path: str, where: str) -> None:
-    known = list(flatten(to_tree(Config())))
+    known = ["recipe", *key_paths()]
     reason = NOT_SWEPT.get(path) or NOT_SWEPT.get(path.partition(".")[0])
     if reason:
         raise BadInput(f"space.{path} cannot be swept: {reason} (in {where})")
@@ -74,11 +71,6 @@ def _check_path(path: str, where: str) -> None:
         near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "see `gpt2dist config debug` for all keys"
         raise BadInput(f"space over the unknown config key {path}; {hint} (in {where})")
-
-
-def _type_of(path: str) -> Any:
-    section, _, key = path.partition(".")
-    return get_type_hints(get_type_hints(Config)[section])[key]
 
 
 def _listed(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str) -> Listed:
@@ -89,7 +81,7 @@ def _listed(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str
         if len(option) != len(paths) or any(isinstance(v, (list, dict)) for v in option):
             wanted = f"lists of {len(paths)} values" if len(paths) > 1 else "single values"
             raise BadInput(f"space.{key}: {kind} must list {wanted}, not {option} (in {where})")
-        typed = tuple(convert(_type_of(p), v, p, where) for p, v in zip(paths, option))
+        typed = tuple(typed_value(p, v, where) for p, v in zip(paths, option))
         options[at] = typed
         if options.index(typed) < at:
             raise BadInput(f"space.{key}: {kind} lists {typed} twice (in {where})")

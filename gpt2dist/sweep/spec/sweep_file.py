@@ -11,10 +11,9 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from gpt2dist.config.load import _convert as convert
-from gpt2dist.config.load import _read_yaml as read_yaml
-from gpt2dist.config.load import flatten, resolve, to_tree
+from gpt2dist.config.load import flatten, read_yaml, resolve, to_tree
 from gpt2dist.config.schema import Config
+from gpt2dist.config.typed import convert
 from gpt2dist.errors import BadInput
 from gpt2dist.sweep.spec.space import nearest, read_space
 from gpt2dist.sweep.spec.sweep import (

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2dist.config.load import from_tree, to_tree
+from gpt2dist.config.load import from_record, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.config.validate import check
 from gpt2dist.errors import BadInput, RunFailure
@@ -43,17 +43,17 @@ class Trial:
 
     @cached_property
     def config(self) -> Config:
-        """Of the point and its seed; the sweep's own placement is not in it."""
+        """Of the point and its seed, without the sweep's own placement; see require_runnable."""
         tree = to_tree(self.sweep.config)
         for path, value in {**self.values, "train.seed": self.seed}.items():
             section, _, key = path.partition(".")
             tree[section][key] = value
-        return from_tree(tree, self.sweep.file)
+        return from_record(tree, self.sweep.file)
 
     def require_runnable(self) -> None:
         """Raises BadInput naming the point when its values cannot be trained together."""
         try:
-            check(self.config)
+            check(self.config, self.sweep.file)
         except BadInput as error:
             text = point_text(self.values)
             raise BadInput(f"the point {text} cannot run: {error}") from None

@@ -13,8 +13,6 @@ from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.errors import RunFailure
 from gpt2dist.sweep.cost.amounts import Amounts, SweepLedger, grant, limits
 
-DOLLAR_A_SECOND = ClusterConfig(usd_per_hour=3600.0)
-
 
 def test_grants_never_pass_the_budget_whatever_trials_spend_of_them():
     draw = random.Random(0)
@@ -50,12 +48,14 @@ def test_the_first_wave_shares_what_there_is():
 
 
 def rented_for(seconds):
-    return {"GPT2DIST_BILLED_SINCE": f"{time.time() - seconds:.3f}"}
+    """At a dollar a second."""
+    since = f"{time.time() - seconds:.3f}"
+    return {"GPT2DIST_BILLED_SINCE": since, "GPT2DIST_USD_PER_HOUR": "3600"}
 
 
 def test_ones_own_machine_sends_no_bill(tmp_path):
     ledger = SweepLedger(tmp_path)
-    ledger.open(DOLLAR_A_SECOND, 1, {})
+    ledger.open(ClusterConfig(), 1, {})
     ledger.heartbeat()
     assert ledger.amounts == Amounts()
     assert not list(tmp_path.iterdir())
@@ -63,13 +63,13 @@ def test_ones_own_machine_sends_no_bill(tmp_path):
 
 def test_two_machines_are_paid_since_their_boot_and_no_second_twice(tmp_path):
     first = SweepLedger(tmp_path)
-    first.open(DOLLAR_A_SECOND, 2, rented_for(100))
+    first.open(ClusterConfig(), 2, rented_for(100))
     first.heartbeat()
     assert first.amounts.usd == pytest.approx(200, abs=5)
     assert first.amounts.hours == pytest.approx(200 / 3600, rel=0.05)
     again = SweepLedger(tmp_path)  # the next command on the same machines
     assert again.amounts.usd == pytest.approx(200, abs=5)
-    again.open(DOLLAR_A_SECOND, 2, rented_for(100))
+    again.open(ClusterConfig(), 2, rented_for(100))
     assert again.amounts.usd == pytest.approx(200, abs=5)
 
 
@@ -79,7 +79,7 @@ def test_another_machine_adds_its_own_setup(tmp_path):
     (tmp_path / "ledger.json").write_text(json.dumps({"attempts": [attempt]}))
     ledger = SweepLedger(tmp_path)
     assert ledger.amounts.usd == 1000
-    ledger.open(DOLLAR_A_SECOND, 1, rented_for(60))
+    ledger.open(ClusterConfig(), 1, rented_for(60))
     assert ledger.amounts.usd == pytest.approx(1060, abs=5)
 
 

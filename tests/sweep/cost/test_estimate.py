@@ -11,6 +11,7 @@ import pytest
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import parse_on
+from gpt2dist.plan.placement import Machine
 from gpt2dist.plan.planner import offer_for, plan_on
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.cost.estimate import (
@@ -24,10 +25,9 @@ from gpt2dist.sweep.cost.estimate import (
 )
 from gpt2dist.sweep.spec.sweep_file import load_sweep
 from gpt2dist.sweep.trial.trial import planned_trials
-from gpt2dist.train.placement import Machine
 from tests.sweep.sweeping import sweep_of
 
-CPU = Machine(0, (), None, None, 2, frozenset())
+CPU = Machine(0, "", None, False, 2, False)
 PRICED = MachineShare(1.0, 1, 2.0, "config")
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from gpt2dist.errors import BadInput
+from gpt2dist.plan.placement import Machine
 from gpt2dist.sweep.cost.machines import Machines
-from gpt2dist.train.placement import Machine
 from tests.sweep.sweeping import sweep_of
 
-CPU = Machine(0, (), None, None, 2, frozenset())
-GPUS = replace(CPU, gpus=4, gpu_names=("A",) * 4, gpu_free_gib=80.0, gpu_capability=(8, 0))
+CPU = Machine(0, "", None, False, 2, False)
+GPUS = replace(CPU, gpus=4, gpu_name="A", gpu_gib=80.0, gpu_has_bf16=True)
 
 
 @pytest.mark.parametrize(

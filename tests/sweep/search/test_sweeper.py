@@ -13,8 +13,6 @@ from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
 from tests.sweep.sweeping import sweep_of
 
-DOLLAR_A_SECOND = ClusterConfig(usd_per_hour=3600.0)
-
 
 def sweeper_of(sweep, hours=None):
     """A dollar a second; a trial needs so many hours."""
@@ -26,7 +24,9 @@ def sweeper_of(sweep, hours=None):
 
 
 def rented_for(seconds):
-    return {"GPT2DIST_BILLED_SINCE": f"{time.time() - seconds:.3f}"}
+    """At a dollar a second."""
+    since = f"{time.time() - seconds:.3f}"
+    return {"GPT2DIST_BILLED_SINCE": since, "GPT2DIST_USD_PER_HOUR": "3600"}
 
 
 @pytest.mark.parametrize(("rented_seconds", "starts"), [(0, True), (10, True), (30, False)])
@@ -34,7 +34,7 @@ def test_what_setup_cost_is_not_there_for_trials(tmp_path, rented_seconds, start
     """Of $50 at a dollar a second; a trial needs 25 s, and ten per cent to be sure."""
     sweep = sweep_of(tmp_path, budget={"usd": 50.0}, at_once=1)
     sweeper = sweeper_of(sweep, 25 / 3600)
-    sweeper.ledger.open(DOLLAR_A_SECOND, 1, rented_for(rented_seconds))
+    sweeper.ledger.open(ClusterConfig(), 1, rented_for(rented_seconds))
     assert sweeper.spent().usd == pytest.approx(rented_seconds, abs=5)
     assert isinstance(sweeper.next(), TrialProcess) == starts
     assert not sweeper.is_spent
@@ -43,5 +43,5 @@ def test_what_setup_cost_is_not_there_for_trials(tmp_path, rented_seconds, start
 def test_machines_that_cost_the_whole_budget_end_the_sweep(tmp_path):
     sweep = sweep_of(tmp_path, budget={"usd": 50.0})
     sweeper = sweeper_of(sweep)
-    sweeper.ledger.open(DOLLAR_A_SECOND, 1, rented_for(51))
+    sweeper.ledger.open(ClusterConfig(), 1, rented_for(51))
     assert sweeper.is_spent
