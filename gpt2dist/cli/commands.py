@@ -27,8 +27,9 @@ def show_config(arguments: argparse.Namespace) -> int:
 
 def prepare_data(arguments: argparse.Namespace) -> int:
     from gpt2dist.config.schema import DataConfig
-    from gpt2dist.data.show import describe
-    from gpt2dist.train.preparing import prepare_aloud
+    from gpt2dist.data.prepare.pipeline import prepare
+    from gpt2dist.data.prepare.progress import aloud
+    from gpt2dist.data.show import describe_dataset
 
     data = DataConfig(
         source=arguments.source,
@@ -39,17 +40,17 @@ def prepare_data(arguments: argparse.Namespace) -> int:
     )
     if not 0 <= data.val_fraction < 1:
         raise BadInput(f"--val-fraction {data.val_fraction} must be at least 0 and below 1")
-    dataset = prepare_aloud(data, Path(arguments.out), _say, local=arguments.local)
-    print(describe(dataset))
+    dataset = prepare(data, arguments.out, local=arguments.local, progress=aloud(_say))
+    print(describe_dataset(dataset))
     return 0
 
 
 def show_data(arguments: argparse.Namespace) -> int:
     from gpt2dist.data.shards import load_dataset_folder, verify
-    from gpt2dist.data.show import describe
+    from gpt2dist.data.show import describe_dataset
 
     dataset = load_dataset_folder(arguments.folder)
-    print(describe(dataset))
+    print(describe_dataset(dataset))
     if arguments.verify:
         verify(dataset)
         print("every shard has its recorded sha256")
@@ -81,22 +82,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def sample(arguments: argparse.Namespace) -> int:
+    from gpt2dist.evaluate.sampling import Sampling
     from gpt2dist.train.offline import sample_checkpoint
 
     config, checkpoint = _checkpoint(arguments)
     if arguments.count < 1 or arguments.tokens < 1:
         raise BadInput(f"--count {arguments.count} and --tokens {arguments.tokens} must be >= 1")
-    pieces = sample_checkpoint(
-        config,
-        checkpoint,
-        prompt=arguments.prompt,
-        count=arguments.count,
-        max_new_tokens=arguments.tokens,
+    sampling = Sampling(
+        arguments.tokens,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         seed=arguments.seed,
-        device=arguments.device,
+    )
+    pieces = sample_checkpoint(
+        config, checkpoint, (arguments.prompt, arguments.count), sampling, arguments.device
     )
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -143,14 +143,15 @@ def ui(arguments: argparse.Namespace) -> int:
 
 
 def _checkpoint(arguments: argparse.Namespace) -> tuple[Config, Checkpoint]:
+    from gpt2dist.run_files import checkpoint_folder, checkpoint_folders, step_of
     from gpt2dist.train.core import checkpoint
     from gpt2dist.train.run_folder import open_run
 
     run_dir, config = open_run(arguments.run_folder, arguments.runs)
     if arguments.step is not None:
-        folder = checkpoint.directory(run_dir) / f"step-{arguments.step:08d}"
+        folder = checkpoint_folder(run_dir, arguments.step)
         if not folder.is_dir():
-            steps = [int(f.name[5:]) for f in reversed(checkpoint.list_checkpoints(run_dir))]
+            steps = sorted(map(step_of, checkpoint_folders(run_dir)))
             raise BadInput(
                 f"no checkpoint of step {arguments.step} in {run_dir}; there are: {steps}"
             )

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.run_files import JOURNAL_FILE
 
-JOURNAL_FILE = "journal.jsonl"
 FORMAT = 1
 
 State = Literal["running", "finished", "stopped", "budget", "interrupted", "diverged", "failed"]

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2dist.data.prepare.pipeline import dataset_dir
+from gpt2dist.data.prepare.pipeline import dataset_dir, prepare
+from gpt2dist.data.prepare.progress import aloud
 from gpt2dist.data.shards import load_dataset_folder, require
 from gpt2dist.errors import BadInput
+from gpt2dist.run_files import MANIFEST
 from gpt2dist.sweep.spec.schema import Sweep
 from gpt2dist.sweep.trial.trial import Trial
 from gpt2dist.train import ray_run
 from gpt2dist.train.placement import Machine, probe_machine
-from gpt2dist.train.preparing import prepare_aloud
 
 CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "false")
 """Else Ray's workers kill -9 what they started when they end, and a trial could not save."""
@@ -88,9 +89,10 @@ class Machines:
             if folder in done:
                 continue
             done.add(folder)
-            if not (folder / "manifest.json").exists() and config.paths.dataset is None:
+            if not (folder / MANIFEST).exists() and config.paths.dataset is None:
                 say(f"no prepared data at {folder}: preparing {config.data.source} first")
-                prepare_aloud(config.data, folder, say, local=not os.environ.get("RAY_ADDRESS"))
+                local = not os.environ.get("RAY_ADDRESS")
+                prepare(config.data, folder, local=local, progress=aloud(say))
             if Path(config.data.source) != folder:
                 require(load_dataset_folder(folder), config.data)
 

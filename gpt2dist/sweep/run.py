@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2dist.config.load import to_tree
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
+from gpt2dist.ray_session import InThread
+from gpt2dist.run_files import JOURNAL_FILE, STOP_FILE, SWEEP_LOCK, SWEEP_PICTURE_FILE
+from gpt2dist.stop_signal import StopOnSignal
 from gpt2dist.sweep.cost.estimate import (
     describe_plan,
     plan_sweep,
@@ -20,12 +24,11 @@ from gpt2dist.sweep.cost.estimate import (
     require_affordable,
 )
 from gpt2dist.sweep.cost.trial_cost import Price, Rent, price_here, price_on, rent_here, rent_on
-from gpt2dist.sweep.journal import JOURNAL_FILE, OVER, Journal, Story, read_journal
+from gpt2dist.sweep.journal import OVER, Journal, Story, read_journal
 from gpt2dist.sweep.print_folder import folder_of
 from gpt2dist.sweep.report.closing import closing_lines
 from gpt2dist.sweep.report.live_table import Screen, table_lines
 from gpt2dist.sweep.report.results import (
-    PICTURE_FILE,
     finished_points,
     write_best,
     write_summary,
@@ -38,14 +41,10 @@ from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trial.process import Order
 from gpt2dist.sweep.trial.record import Start
 from gpt2dist.sweep.trial.trial import Trial
-from gpt2dist.train import run_folder
-from gpt2dist.train.in_thread import InThread
-from gpt2dist.train.stop_signal import StopOnSignal
 
 if TYPE_CHECKING:
     from gpt2dist.sweep.machines import Machines
 
-STOP_FILE, LOCK_FILE = ".stop", ".sweep.lock"
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 120.0
 "How long the last processes may need to save."
@@ -98,7 +97,7 @@ def run_sweep(request: SweepRequest, say: Say = print) -> int:
         _set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     prices.clear()  # Optuna's trials are not the planned ones
-    with run_folder.locked(folder / LOCK_FILE):
+    with locked(folder / SWEEP_LOCK):
         return _run(sweep, folder, story, rent, price_of, machines, say)
 
 
@@ -204,7 +203,7 @@ def _story(sweep: Sweep, folder: Path, request: SweepRequest) -> Story | None:
 
 def _set_aside(folder: Path) -> None:
     if (folder / JOURNAL_FILE).exists():
-        with run_folder.locked(folder / LOCK_FILE):
+        with locked(folder / SWEEP_LOCK):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             folder.rename(folder.with_name(f"{folder.name}.old-{stamp}"))
 
@@ -241,7 +240,7 @@ def _draw(sweeper: Sweeper, best_point: int | None) -> None:
     from gpt2dist.sweep.report.picture import draw_sweep
 
     sweep = sweeper.sweep
-    path = sweeper.folder / PICTURE_FILE
+    path = sweeper.folder / SWEEP_PICTURE_FILE
     draw_sweep(sweep.space, sweeper.records, best_point, path, sweep.name)
 
 

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Literal
 
 from gpt2dist.config.schema import BudgetConfig
+from gpt2dist.run_files import request_stop
 from gpt2dist.sweep.cost.amounts import Amounts, grant, limits
 from gpt2dist.sweep.cost.machine_bill import Bill
 from gpt2dist.sweep.cost.trial_cost import MARGIN, Price, Rent, expected_seconds, start_seconds
@@ -22,7 +23,6 @@ from gpt2dist.sweep.spec.space import Values
 from gpt2dist.sweep.trial.record import Record, Start, objective_of, run_config
 from gpt2dist.sweep.trial.run_folder import TrialFolder
 from gpt2dist.sweep.trial.trial import Trial, make_trial
-from gpt2dist.train.run_folder import request_stop
 
 
 class Sweeper:

@@ -67,7 +67,8 @@ def _some(runs: Sequence[Run]) -> str:
 
 @cache
 def _manifest(folder: str) -> KnownText | None:
-    from gpt2dist.data.shards import MANIFEST, load_dataset_folder
+    from gpt2dist.data.shards import load_dataset_folder
+    from gpt2dist.run_files import MANIFEST
 
     if not (Path(folder) / MANIFEST).is_file():
         return None

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2dist.human import human_count, human_duration, usd
-from gpt2dist.sweep.report.results import PICTURE_FILE, PointResult, best_trial, pareto
+from gpt2dist.run_files import SWEEP_PICTURE_FILE
+from gpt2dist.sweep.report.results import PointResult, best_trial, pareto
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trial.trial import describe
 
@@ -37,7 +38,7 @@ def closing_lines(
             f"next: gpt2dist train {best_file}   (checkpoint of the best: "
             f"{best_trial(sweeper, best).folder.path})"
         )
-    lines.append(f"picture: {sweeper.folder / PICTURE_FILE}   all figures: {sweeper.folder}")
+    lines.append(f"picture: {sweeper.folder / SWEEP_PICTURE_FILE}   all figures: {sweeper.folder}")
     if ended != "finished":
         lines.append("--resume continues this sweep, with a larger budget if you give one")
     return lines

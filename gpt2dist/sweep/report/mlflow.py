@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.sweep.report.results import BEST_FILE, PICTURE_FILE, SUMMARY_FILE
+from gpt2dist.run_files import BEST_FILE, ROWS_FILE, SWEEP_PICTURE_FILE, SWEEP_SUMMARY_FILE
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trial.record import Record
 from gpt2dist.sweep.trial.trial import short
 from gpt2dist.track.mlflow_quiet import quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import without_credentials
-from gpt2dist.track.rows import ROWS_FILE, read_rows
+from gpt2dist.track.rows import read_rows
 
 ROUND_SECONDS = 10.0
 CLOSE_SECONDS = 300.0
@@ -142,7 +142,7 @@ class SweepMlflow:
                 run.tag(mark)
         totals = {name: summary.get(name) for name in ("usd", "machine_hours", "tokens")}
         parent.send_figures({f"total_{k}": v for k, v in totals.items() if v is not None})
-        for name in (BEST_FILE, PICTURE_FILE, SUMMARY_FILE):
+        for name in (BEST_FILE, SWEEP_PICTURE_FILE, SWEEP_SUMMARY_FILE):
             file: Path = self._sweeper.folder / name
             if file.exists():
                 parent.send_file(file)

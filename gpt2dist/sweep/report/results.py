@@ -12,13 +12,12 @@ from typing import Any
 
 from gpt2dist.config.load import dump
 from gpt2dist.disk import write_atomically
+from gpt2dist.run_files import BEST_FILE, SWEEP_SUMMARY_FILE, checkpoint_folders
 from gpt2dist.sweep.spec.schema import LARGER_IS_BETTER, Objective
 from gpt2dist.sweep.spec.space import Values
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trial.record import Record
 from gpt2dist.sweep.trial.trial import describe, point_config
-
-BEST_FILE, SUMMARY_FILE, PICTURE_FILE = "best.yaml", "sweep.json", "sweep.png"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def best_checkpoint(record: Record) -> Path | None:
     found = checkpoint.best(record.folder.path)
     if found is not None:
         return found.path
-    newest = checkpoint.list_checkpoints(record.folder.path)
+    newest = checkpoint_folders(record.folder.path)
     return newest[0] if newest else None
 
 
@@ -121,7 +120,7 @@ def write_summary(sweeper: Sweeper, points: Sequence[PointResult], ended: str) -
         "points": [_plain(result) for result in points],
         "trials": [_trial(record, sweeper) for record in sweeper.records],
     }
-    write_atomically(sweeper.folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
+    write_atomically(sweeper.folder / SWEEP_SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from gpt2dist.ray_session import InThread
 from gpt2dist.sweep.search.early_stopping import Known, is_comparable, judge_of, replay, stop_line
 from gpt2dist.sweep.spec.schema import Sweep
 from gpt2dist.sweep.sweeper import Sweeper
 from gpt2dist.sweep.trial.process import Order
 from gpt2dist.sweep.trial.record import Start
-from gpt2dist.train.in_thread import InThread
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the screen is ours; the new output ignores verbose=0

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt2dist.errors import BadInput
+from gpt2dist.run_files import DRIVER_LOCK, LEDGER_FILE, ROWS_FILE, Tail
 from gpt2dist.sweep.cost.amounts import Amounts
-from gpt2dist.track.ledger import LEDGER_FILE, Account
-from gpt2dist.track.rows import ROWS_FILE
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import read_summary
-from gpt2dist.train.run_folder import DRIVER_LOCK
-from gpt2dist.train.watch import Tail
 
 
 class TrialFolder:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt2dist.launch.machine.mirror import Bucket, copy, pull, push
-from gpt2dist.sweep.journal import JOURNAL_FILE
+from gpt2dist.launch.machine.bucket import Bucket, copy
+from gpt2dist.launch.machine.mirror import pull, push
+from gpt2dist.run_files import JOURNAL_FILE
 from gpt2dist.sweep.print_folder import folder_of
 
 RUN = "gpt2-124m-69e8053c"
