@@ -36,8 +36,8 @@ def headline(trials: Sequence[Trial]) -> list[str]:
     ]
     if sweep.search.kind != "grid" and points < sweep.asked_points:
         lines.append(
-            f"note: the space has no more than {points} different points, where "
-            f"budget.trials={sweep.budget.trials} asks for {sweep.asked_points}"
+            f"note: the space has only {points} different points: {points * seeds} trials, not the "
+            f"{sweep.budget.trials} of budget.trials"
         )
     return lines
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gpt2dist.config.schema import BudgetConfig
 from gpt2dist.sweep.cost.amounts import Amounts, SweepLedger, grant, limits
-from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config, start_seconds
+from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config
 from gpt2dist.sweep.search.points import proposals_of
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
@@ -21,6 +21,10 @@ from gpt2dist.train.run_folder import STOP_FILE, request_stop
 
 MARGIN = 1.1
 "A trial starts only when this many times its expected cost is still free."
+
+
+PROCESS_START_SECONDS, RAY_START_SECONDS = 15.0, 60.0
+"What a start takes while no trial has shown it."
 
 
 class Sweeper:
@@ -222,7 +226,8 @@ class Sweeper:
             if record.starts and record.first is None:
                 hours = record.spent(self.share.part).hours
                 vain.append(hours * 3600 / self.share.part / self.share.machines)
-        return max(start_seconds(self.sweep), 1.5 * max(vain))
+        usual = PROCESS_START_SECONDS if self.sweep.in_processes else RAY_START_SECONDS
+        return max(usual, 1.5 * max(vain))
 
     def _start(self, record: TrialRecord, granted: Amounts, slot: int) -> TrialProcess:
         record.granted, record.slot = granted, slot

@@ -41,10 +41,8 @@ LEAVE = signal.SIGUSR1
 POLL_SECONDS = 0.1
 LAST_PROCESS_SECONDS = 60.0
 "How long a process of an earlier start may need to save before the next one begins."
-WORKER_VARIABLES = ("RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS")
+OF_WORKERS = {"RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS"}
 "What Ray sets in the processes of its workers."
-NOT_FOR_TRIALS = (*WORKER_VARIABLES, BILLED_VARIABLE)
-"Every trial would account for its machine's setup; the sweep's own ledger does, once."
 REPORTED = ("step", "tokens", "loss", "val_loss", "usd", "seconds")
 _PR_SET_PDEATHSIG = 1
 "linux/prctl.h"
@@ -76,7 +74,9 @@ class TrialProcess:
         """Begin; trials under Ray Train join the cluster of that address."""
         self._run_dir = Path(self.cwd, self.config.paths.runs, self.run)
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._environ = {k: v for k, v in os.environ.items() if k not in NOT_FOR_TRIALS}
+        # Every trial would account for its machine's setup; the sweep's own ledger does, once.
+        unwanted = {*OF_WORKERS, BILLED_VARIABLE}
+        self._environ = {k: v for k, v in os.environ.items() if k not in unwanted}
         if ray_address is not None and not self.in_process:
             self._environ["RAY_ADDRESS"] = ray_address
         self._rows, self._waiting = Tail(self._run_dir / ROWS_FILE), list[dict[str, Any]]()
