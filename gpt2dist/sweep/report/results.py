@@ -156,11 +156,7 @@ def _write_best(sweeper: Sweeper, best: PointResult) -> dict[str, Any]:
     results = sweeper.results(best.point) or []
     record = min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
     path = _best_checkpoint(record)
-    return {
-        **best.plain,
-        "trial": record.trial.name,
-        "checkpoint": str(path) if path else None,
-    }
+    return {**best.plain, "trial": record.trial.name, "checkpoint": str(path) if path else None}
 
 
 def _best_checkpoint(record: TrialRecord) -> Path | None:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -62,8 +63,8 @@ class TrialProcess:
     "With the trial's share of the machine's price and of the budget."
     in_process: bool
     "Train in the process itself; else under Ray Train."
-    slot: int
-    cpus: int
+    cores: Sequence[int]
+    "Its part of the machine's cores; counted on from the first after the last."
     cwd: str
     seconds: float | None
     "What the sweep's budget allows from the first start on; None: no limit."
@@ -136,7 +137,7 @@ class TrialProcess:
             "config": to_tree(self.config),
             "run": self.run,
             "in_process": self.in_process,
-            "cores": [self.slot * self.cpus + i for i in range(self.cpus)],
+            "cores": list(self.cores),
         }
         assert process.stdin is not None
         try:
