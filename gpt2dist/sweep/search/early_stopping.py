@@ -35,43 +35,31 @@ class EarlyStopping:
 
     def verdict(self, record: TrialRecord, row: Mapping[str, Any]) -> str | None:
         """Why a trial is not worth going on with after this evaluation; None: it goes on."""
-        at, kind = row.get(self._settings.by), self._settings.kind
-        if at is None or row.get("val_loss") is None:
+        if not self._is_comparable(row) or self._rule.on_trial_result(None, record, row) != "STOP":
             return None
-        if self._rule.on_trial_result(None, record, row) != "STOP":
-            return None
-        where = f"{at:,.0f} tokens" if self._settings.by == "tokens" else f"${at:,.2f}"
+        kind, by, at = self._settings.kind, self._settings.by, row[self._settings.by]
+        where = f"{at:,.0f} tokens" if by == "tokens" else f"${at:,.2f}"
         return f"early, by {kind} at {where}, validation loss {row['val_loss']:.4f}"
 
     def finish(self, record: TrialRecord, row: Mapping[str, Any]) -> None:
         """The last evaluation of a trial that came to its end."""
-        if row.get(self._settings.by) is not None and row.get("val_loss") is not None:
+        if self._is_comparable(row):
             self._rule.on_trial_complete(None, record, row)
+
+    def _is_comparable(self, row: Mapping[str, Any]) -> bool:
+        return row.get(self._settings.by) is not None and row.get("val_loss") is not None
 
 
 def _rule(settings: Scheduler) -> Any:
     """ASHA or median stopping over validation loss at equal tokens or dollars, or neither."""
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
-    first: Any = settings.first
-    never: Any = math.inf
+    options: dict[str, Any] = {"metric": "val_loss", "mode": "min"}
+    options |= {"time_attr": settings.by, "grace_period": settings.first}
     if settings.kind == "asha":
-        return ASHAScheduler(
-            time_attr=settings.by,
-            metric="val_loss",
-            mode="min",
-            grace_period=first,
-            max_t=NEVER,  # trials end by themselves
-            reduction_factor=settings.factor,
-            stop_last_trials=False,
-        )
+        options |= {"max_t": NEVER, "stop_last_trials": False}  # trials end by themselves
+        return ASHAScheduler(**options, reduction_factor=settings.factor)
     if settings.kind == "median":
-        return MedianStoppingRule(
-            time_attr=settings.by,
-            metric="val_loss",
-            mode="min",
-            grace_period=first,
-            min_samples_required=settings.peers,
-            min_time_slice=never,  # never pause a trial to give others their turn
-        )
+        options |= {"min_time_slice": math.inf}  # never pause one to give others their turn
+        return MedianStoppingRule(**options, min_samples_required=settings.peers)
     return FIFOScheduler()
