@@ -128,17 +128,17 @@ def differences(config: Config, base: Config) -> list[str]:
     old = flatten(to_tree(base))
     new = flatten(to_tree(config))
     return [
-        f"{path}={_word(value)}"
+        f"{path}={_word(path, value)}"
         for path, value in new.items()
         if value != old[path] and path != "recipe"
     ]
 
 
-def _word(value: object) -> str:
-    """A value as an override spells it: plain text where YAML reads it back as that text."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    return value if value and yaml.safe_load(value) == value else json.dumps(value)
+def _word(path: str, value: object) -> str:
+    """A value as an override spells it: plain text where it is read back as that text."""
+    if isinstance(value, str) and value and _read_value(path, value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_yaml(path: Path) -> Tree:

@@ -7,6 +7,7 @@ import yaml
 
 from gpt2dist.config.load import (
     ALIASES,
+    differences,
     dump,
     from_tree,
     identity,
@@ -129,6 +130,22 @@ def test_every_alias_leads_to_a_recipe():
 )
 def test_a_text_is_what_was_typed(override, value):
     assert resolve("debug", [override]).data.source == value
+
+
+@pytest.mark.parametrize(
+    "text", ["my_texts/*.txt", "*.txt", "007", "a: b", "[x", "null", "'", '"', "1e5", " x ", "# y",
+             "two\nlines", "\n", "tab\there", "back\\slash", "é 😀", "~", "- a"]
+)  # fmt: skip
+def test_differences_are_overrides_that_lead_back(text):
+    base = resolve("debug")
+    changed = dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, source=text if text.strip() else "x"),
+        eval=dataclasses.replace(base.eval, sample_prompt=text, every_steps=None),
+        paths=dataclasses.replace(base.paths, dataset=text if text.strip() else None),
+    )
+    words = differences(changed, base)
+    assert resolve("debug", words) == changed
 
 
 def test_a_text_that_may_be_absent_can_be_taken_back(tmp_path):
