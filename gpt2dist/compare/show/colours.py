@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt2dist.compare.comparison import Comparison
+from gpt2dist.compare.stats.comparison import Comparison
 from gpt2dist.human import human_count
 
 LIGHT = ("#2f6fb5", "#d0660a", "#23855a", "#8352b5", "#c2375a", "#0f8494", "#85740d", "#5f6b7a")

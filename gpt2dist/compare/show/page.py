@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison, frontier_of, interval_places
 from gpt2dist.compare.read.run_record import AXES, Axis, Run
 from gpt2dist.compare.show.colours import DARK, LIGHT, series_of
 from gpt2dist.compare.show.table import group_tree
+from gpt2dist.compare.stats.comparison import Comparison, frontier_of, interval_places
 
 CURVE_POINTS, CURVE_POINTS_OF_MANY = 120, 24
 "Of one learning curve; the second where there are more than MANY_RUNS."

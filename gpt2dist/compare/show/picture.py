@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison, interval_places
 from gpt2dist.compare.read.run_record import Axis
 from gpt2dist.compare.show.colours import LIGHT, series_of
 from gpt2dist.compare.show.labels import Labels
 from gpt2dist.compare.show.table import spent_text
+from gpt2dist.compare.stats.comparison import Comparison, interval_places
 from gpt2dist.disk import write_atomically
 
 INK, MUTED, GRID, FAINT = "#1f2328", "#6e7781", "#e6e8eb", "#9aa4b0"

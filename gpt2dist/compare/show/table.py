@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison
 from gpt2dist.compare.read.run_record import AXES, Axis, Run
+from gpt2dist.compare.stats.comparison import Comparison
 from gpt2dist.compare.stats.groups import Group
 from gpt2dist.human import human_count, human_duration, usd
 

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from gpt2dist.compare.comparison import compare_runs
 from gpt2dist.compare.read.run_folders import read_run
 from gpt2dist.compare.read.texts import known_text
+from gpt2dist.compare.stats.comparison import compare_runs
 from gpt2dist.compare.stats.frontier import not_overtaken, pareto, reached_by, spent_to_reach
 
 
