@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,13 @@ def add_parser(verbs: Verbs) -> None:
     goal.add_argument("--usd", type=float, metavar="X", help="the longest run for these dollars")
     goal.add_argument("--hours", type=float, metavar="H", help="the longest run in these hours")
     goal.add_argument("--loss", type=float, metavar="L", help="the run that reaches this loss")
+    goal.add_argument(
+        "--flops", type=float, metavar="C", help="the run of this compute, 6 x parameters x tokens"
+    )
+    goal.add_argument("--epochs", type=float, metavar="E", help="see the whole text E times")
+    verb.add_argument(
+        "--dataset-tokens", type=count, metavar="N", help="different tokens that the text holds"
+    )
     verb.add_argument("--spot", action="store_true", help="spot machines only")
     verb.add_argument("--provider", metavar="P", help=PROVIDERS)
     verb.add_argument("--rows", type=int, default=15, metavar="N", help="of a table (15)")
@@ -58,10 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     on, overrides = split_on(arguments.overrides)
     recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
     configs = [resolve(recipe, overrides) for recipe in recipes]
-    goal = Goal(arguments.tokens, arguments.usd, arguments.hours, arguments.loss)
+    goal = Goal(**{field.name: getattr(arguments, field.name) for field in fields(Goal)})
     if arguments.rows < 1:
         raise BadInput(f"--rows {arguments.rows} must be at least 1")
-    basis = Basis(own_fit=load_own_fit(Path(configs[0].paths.runs) / OWN_FIT_FILE))
+    basis = Basis(
+        dataset_tokens=arguments.dataset_tokens or _prepared_tokens(configs[0]),
+        own_fit=load_own_fit(Path(configs[0].paths.runs) / OWN_FIT_FILE),
+    )
     if arguments.probe:
         return _print_one(arguments, _probe(configs, on, goal), basis)
     if on == "all" or len(configs) > 1 or on is None:
@@ -69,6 +80,16 @@ def run(arguments: argparse.Namespace) -> int:
     spot, provider = arguments.spot, arguments.provider
     plan = plan_on(configs[0], on, spot=spot, provider=provider, goal=goal, basis=basis)
     return _print_one(arguments, plan, basis)
+
+
+def _prepared_tokens(config: Config) -> float | None:
+    """Of the shards that the config names, where they lie on this machine."""
+    folder = Path(config.paths.dataset or config.data.source)
+    if not (folder / "manifest.json").is_file():
+        return None
+    from gpt2dist.data.shards import load_dataset_folder
+
+    return float(load_dataset_folder(folder).totals["train"].tokens)
 
 
 def _many(

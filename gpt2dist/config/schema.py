@@ -185,3 +185,8 @@ class Config:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return -(-self.train.tokens // self.train.batch_tokens)
+
+    @property
+    def total_tokens(self) -> int:
+        """`train.tokens`, rounded up to whole steps."""
+        return self.total_steps * self.train.batch_tokens

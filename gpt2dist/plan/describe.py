@@ -16,7 +16,8 @@ UNKNOWN = "unknown"
 
 def describe(plan: Plan) -> str:
     """One plan, priced, for a terminal."""
-    return "\n".join([*_what(plan), *_memory(plan), *_speed(plan), *_money(plan), *_loss(plan)])
+    parts = (_what, _memory, _speed, _money, _beside, _loss)
+    return "\n".join(line for part in parts for line in part(plan))
 
 
 def compute_optimal_line(plan: Plan, own_fit: OwnFit | None = None) -> str:
@@ -113,6 +114,8 @@ def as_json(plan: Plan, recipe: str | None = None) -> dict[str, Any]:
         "val_loss": plan.val_loss,
         "val_loss_range": plan.val_loss_range,
         "val_loss_basis": plan.loss.basis if plan.loss else None,
+        "generation": vars(plan.generation),
+        "runs_at_once": plan.runs_at_once,
         "settings": plan.settings(recipe),
     }
 
@@ -229,6 +232,18 @@ def _loss(plan: Plan) -> list[str]:
         return ["loss     unknown: no published run learns from this text, and no fit of your own"]
     loss = plan.loss
     return [f"loss     {loss.loss:.2f} ({loss.low:.2f} to {loss.high:.2f}); {loss.basis}"]
+
+
+def _beside(plan: Plan) -> list[str]:
+    """What else people ask of a GPU: how fast it writes, how many models it trains at once."""
+    if plan.measured or not plan.runs:
+        return []
+    write, several = plan.generation, plan.runs_at_once
+    side = f"; {several} such runs fit on one GPU side by side" if several > 1 else ""
+    return [
+        f"sample   {_k(write.tokens_per_s_at_most)} tokens/s at most on one GPU, "
+        f"{write.weights_gib:.2f} GiB and {write.cache_gib:.3f} GiB a sequence{side}"
+    ]
 
 
 def _machine(plan: Plan) -> str:

@@ -9,7 +9,7 @@ from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.plan.loss.predict import OwnFit, tokens_for_loss
+from gpt2dist.plan.loss.predict import OwnFit, published_text, tokens_for_loss
 from gpt2dist.plan.plan_record import Plan
 
 MOST_STEPS = 100_000_000
@@ -18,12 +18,16 @@ MOST_STEPS = 100_000_000
 
 @dataclass(frozen=True)
 class Goal:
-    """At most one of the four; none keeps the config's own length."""
+    """At most one of the six; none keeps the config's own length."""
 
     tokens: float | None = None
     usd: float | None = None
     hours: float | None = None
     loss: float | None = None
+    flops: float | None = None
+    "Of the model: 6 N D, N parameters and D tokens."
+    epochs: float | None = None
+    "Times that the whole text is seen."
 
     def __post_init__(self) -> None:
         """Raises BadInput when there are two goals, or one that is not a positive number."""
@@ -45,6 +49,7 @@ def plan_for(
     plan_of: Callable[[Config], Plan],
     *,
     own_fit: OwnFit | None = None,
+    dataset_tokens: float | None = None,
 ) -> Plan:
     """The longest run that keeps within the goal's dollars or hours, or the one that it takes.
 
@@ -62,6 +67,16 @@ def plan_for(
                 "there as far as is known; take a larger model or a higher loss"
             )
         return plan_of(with_tokens(config, max(tokens, config.train.batch_tokens)))
+    if goal.flops is not None:
+        return plan_of(with_tokens(config, goal.flops / (6 * parameters(config.model))))
+    if goal.epochs is not None:
+        unique = dataset_tokens or published_text(config.data.source)[1]
+        if unique is None:
+            raise BadInput(
+                f"--epochs {goal.epochs:g}: how many tokens data.source={config.data.source} holds "
+                "is not known; give --dataset-tokens, such as --dataset-tokens 50M"
+            )
+        return plan_of(with_tokens(config, goal.epochs * unique))
     if goal.usd is not None:
         return _longest(_with_limit(config, usd=goal.usd), plan_of, "usd", goal.usd)
     if goal.hours is not None:

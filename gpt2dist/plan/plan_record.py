@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gpt2dist.config.load import differences, resolve
 from gpt2dist.config.schema import Config, ZeroConfig
+from gpt2dist.plan.generation import Generation
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.loss.predict import LossEstimate
 from gpt2dist.plan.machine.costs import JobCost
@@ -45,6 +46,9 @@ class Plan:
     offer: Offer | None
     "None when no price is known."
     loss: LossEstimate | None
+    generation: Generation
+    runs_at_once: int
+    "Such runs that fit side by side on one GPU, with micro-batches of one sequence."
     measured: bool = False
     "The throughput was measured on the machine, not predicted."
     measured_peak_gib: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
+from gpt2dist.plan.generation import generation
 from gpt2dist.plan.goals import WHOLE, Goal, plan_for
 from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
 from gpt2dist.plan.machine.costs import JobCost, job_cost
 from gpt2dist.plan.machine.hardware import Hardware, gpu_named, parse_on
 from gpt2dist.plan.machine.prices import Offer, offers
-from gpt2dist.plan.memory.fit import largest_micro_batch, memory
+from gpt2dist.plan.memory.fit import largest_micro_batch, memory, runs_at_once
 from gpt2dist.plan.placement import Solution, machine_of, solve, usable_gib
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.throughput import Throughput, predict
@@ -29,6 +31,8 @@ class Basis:
 
     data_ready: bool = False
     "The shards are there: nothing is downloaded or tokenised."
+    dataset_tokens: float | None = None
+    "Different tokens that the text holds; None: what is known of its name."
     own_fit: OwnFit | None = None
 
 
@@ -132,6 +136,7 @@ def plan_run(
         goal,
         lambda config: price(config, solution, hardware, offer, basis=basis),
         own_fit=basis.own_fit,
+        dataset_tokens=basis.dataset_tokens,
     )
 
 
@@ -185,17 +190,24 @@ def price(
         if throughput
         else None,
         offer=offer,
-        loss=_loss(config, params, basis.own_fit),
+        loss=_loss(config, params, basis),
+        generation=generation(config.model, gpu, layout.precision),
+        runs_at_once=runs_at_once(config.model, layout, usable_gib(room)),
         measured=measured is not None,
         measured_peak_gib=measured.peak_gib if measured else None,
     )
 
 
-def _loss(config: Config, params: int, own_fit: OwnFit | None) -> LossEstimate | None:
+def _loss(config: Config, params: int, basis: Basis) -> LossEstimate | None:
     if config.data.tokenizer != "gpt2":
         return None  # published losses are per GPT-2 token
     tokens = config.total_steps * config.train.batch_tokens
-    return predict_loss(params, tokens, config.data.source, own_fit=own_fit)
+    unique, documents = basis.dataset_tokens, config.data.max_documents
+    if unique is None and documents is not None:
+        unique = documents * TOKENS_PER_DOCUMENT
+    return predict_loss(
+        params, tokens, config.data.source, own_fit=basis.own_fit, unique_tokens=unique
+    )
 
 
 def _cost(
@@ -224,12 +236,18 @@ def _cost(
         eval_tokens=config.eval.tokens,
         tokens_per_s=throughput.tokens_per_s,
         checkpoints=checkpoints,
-        data_tokens_to_prepare=0.0 if basis.data_ready else tokens_to_prepare(config),
+        data_tokens_to_prepare=_to_prepare(config, basis),
         compiled=compiled,
         world=hardware.gpus,
         vcpus=offer.vcpus if offer else None,
         rented=offer is None or offer.provider != "own",
     )
+
+
+def _to_prepare(config: Config, basis: Basis) -> float:
+    if basis.data_ready:
+        return 0.0
+    return min(tokens_to_prepare(config), basis.dataset_tokens or math.inf)
 
 
 def tokens_to_prepare(config: Config) -> float:

@@ -75,8 +75,8 @@ def on_one(
 
 
 def by_goal(plans: Iterable[Plan], goal: Goal) -> list[Plan]:
-    """Lowest loss first where the money or time is given, else fewest dollars first."""
-    if goal.usd is not None or goal.hours is not None:
+    """Lowest loss first where money, time or compute is given, else fewest dollars first."""
+    if (goal.usd, goal.hours, goal.flops) != (None, None, None):
         return sorted(plans, key=lambda p: (_known(p.val_loss), -p.tokens, _known(p.usd)))
     return sorted(plans, key=lambda p: (_known(p.usd), _known(p.hours), p.params))
 

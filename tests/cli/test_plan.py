@@ -11,7 +11,8 @@ def test_one_plan_says_memory_speed_money_loss_and_the_command(ask):
     code, said = ask("plan", "gpt2-124m", "on=A100-80GB:8", "--provider", "lambda")
     assert code == 0
     starts = [line.split()[0] for line in said.out.splitlines() if not line.startswith(" ")]
-    assert starts == ["gpt2-124m:", "memory", "batch", "speed", "time", "money", "loss", "train"]
+    parts = ["memory", "batch", "speed", "time", "money", "sample", "loss", "train"]
+    assert starts == ["gpt2-124m:", *parts]
     assert "1 x lambda" in said.out
 
 

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
+from gpt2dist.model.gpt2 import GPT2, Cache
 from gpt2dist.plan.describe import as_json, describe, phases, refusals, table
 from gpt2dist.plan.goals import Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, parse_on
@@ -73,6 +75,38 @@ def test_the_longest_run_within_a_limit_cannot_take_one_step_more(unit, limit):
 def test_the_run_to_a_loss_is_predicted_to_end_there():
     plan = plan_on(SMALL, "H100", goal=Goal(loss=3.28))
     assert plan.val_loss == pytest.approx(3.28, abs=1e-3)
+
+
+def test_compute_and_epochs_set_the_length_by_their_definitions():
+    plan = plan_on(SMALL, "H100", goal=Goal(flops=1e20))
+    assert 6 * plan.params * plan.tokens == pytest.approx(1e20, rel=1e-3)
+    small_text = Basis(dataset_tokens=50e6)
+    plan = plan_on(SMALL, "H100", goal=Goal(epochs=3), basis=small_text)
+    assert plan.tokens == pytest.approx(150e6, rel=2e-3)
+    fresh = plan_on(SMALL, "H100", goal=Goal(tokens=plan.tokens))
+    assert plan.val_loss > fresh.val_loss, "text that is read again teaches less"
+    sample = plan_on(SMALL, "H100", goal=Goal(epochs=2))
+    assert sample.tokens == pytest.approx(20e9, rel=1e-3), "sample-10BT says its size"
+    with pytest.raises(BadInput, match="--dataset-tokens"):
+        plan_on(resolve("gpt2-124m", ["data.source=my.txt"]), "H100", goal=Goal(epochs=2))
+
+
+def test_runs_side_by_side_fill_the_gpu_and_one_more_does_not_fit():
+    for on in ("RTX3090", "A100-80GB", "RTX4070Ti"):
+        plan = plan_on(SMALL, on)
+        one = plan_on(resolve("gpt2-124m", ["cluster.micro_batch=1"]), on).peak_gib
+        assert plan.runs_at_once * one <= plan.gpu_memory_gib < (plan.runs_at_once + 2) * one
+
+
+def test_a_model_that_writes_holds_its_weights_and_a_cache():
+    """Against the tensors that `sample` itself makes of them."""
+    config = resolve("debug")
+    plan = plan_on(config, "H100")
+    weights = sum(p.numel() * p.element_size() for p in GPT2(config.model).parameters())
+    assert plan.generation.weights_gib == pytest.approx(weights / 2**30)
+    cache = Cache(config.model, 1, device=torch.device("cpu"), dtype=torch.bfloat16)
+    kept = cache.keys_LBHSK.nbytes + cache.values_LBHSK.nbytes
+    assert plan.generation.cache_gib == pytest.approx(kept / 2**30)
 
 
 def test_an_own_machine_costs_its_power_and_no_setup():

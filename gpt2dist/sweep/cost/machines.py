@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2dist.config.schema import Config
 from gpt2dist.data.prepare.pipeline import dataset_dir
 from gpt2dist.data.shards import load_dataset_folder, require
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.placement import Machine
-from gpt2dist.sweep.spec.schema import Sweep
-from gpt2dist.sweep.trial.trial import Trial
+from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.train import ray_run
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.preparing import prepare_aloud
@@ -24,36 +24,30 @@ CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "false")
 @dataclass(frozen=True)
 class Machines:
     machine: Machine
-    "One of them."
+    "One of them; the others are taken for like it."
     gpus_per_machine: int
     gpus: int
     cores: int
 
     @classmethod
-    def here(cls, sweep: Sweep, start_ray: bool) -> Machines:
-        """This machine, or the Ray cluster that $RAY_ADDRESS names.
-
-        Raises BadInput at once for trials that could only wait forever.
-        """
+    def here(cls, start_ray: bool) -> Machines:
+        """This machine, or the Ray cluster that $RAY_ADDRESS names."""
         if os.environ.get("RAY_ADDRESS") and start_ray:
             os.environ.setdefault(*CHILDREN_LIVE_ON)
             cluster = ray_run.connect()
-            machine, gpus, cores = cluster.machine, cluster.gpus, cluster.cores
-            found = cls(machine, machine.gpus or gpus, gpus, cores)
-        else:
-            machine = probe_machine()
-            found = cls(machine, machine.gpus, machine.gpus, machine.cpu_cores)
-        found.require_room(sweep)
-        return found
+            gpus = cluster.machine.gpus or cluster.gpus
+            return cls(cluster.machine, gpus, cluster.gpus, cluster.cores)
+        machine = probe_machine()
+        return cls(machine, machine.gpus, machine.gpus, machine.cpu_cores)
 
     @property
     def count(self) -> int:
-        """Machines of the cluster, taking each for like the first."""
         if self.gpus_per_machine:
             return max(1, round(self.gpus / self.gpus_per_machine))
         return max(1, round(self.cores / self.machine.cpu_cores))
 
     def require_room(self, sweep: Sweep) -> None:
+        """Raises BadInput for trials that could only wait forever."""
         asked, at_once = sweep.resources, sweep.at_once
         if asked.gpus > self.gpus:
             raise BadInput(
@@ -80,15 +74,13 @@ class Machines:
                 f"{self.cores} cores here; {hint} (in {sweep.file})"
             )
 
-    def prepare_data(self, trials: Sequence[Trial], say: Callable[[str], None]) -> None:
+    def prepare_data(self, configs: Iterable[Config], say: Callable[[str], None]) -> None:
         """Prepare what is missing once, before several trials would do it at the same time."""
-        done = set()
-        for trial in trials:
-            config = trial.config
-            folder = Path(config.paths.dataset or dataset_dir(config.paths.data, config.data))
-            if folder in done:
-                continue
-            done.add(folder)
+        folders = {
+            Path(config.paths.dataset or dataset_dir(config.paths.data, config.data)): config
+            for config in configs
+        }
+        for folder, config in folders.items():
             if not (folder / "manifest.json").exists() and config.paths.dataset is None:
                 say(f"no prepared data at {folder}: preparing {config.data.source} first")
                 prepare_aloud(config.data, folder, say, local=not os.environ.get("RAY_ADDRESS"))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -16,18 +15,21 @@ from gpt2dist.config.load import flatten, read_yaml, resolve, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.config.typed import convert
 from gpt2dist.errors import BadInput
-from gpt2dist.sweep.spec.schema import (
+from gpt2dist.sweep.spec.space import nearest, read_space
+from gpt2dist.sweep.spec.sweep import (
+    Dimension,
+    Listed,
     Objective,
     Resources,
     Scheduler,
     Search,
     Sweep,
     SweepBudget,
+    grid_points,
 )
-from gpt2dist.sweep.spec.space import Dimension, Listed, grid_points, read_space, swept_paths
 
 OWN_KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware")
-OBJECTIVES: tuple[Objective, ...] = ("val_loss", "usd", "hours", "tokens_per_s")
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 SECTIONS = {"search": Search, "scheduler": Scheduler, "budget": SweepBudget, "resources": Resources}
 KEYS = (*OWN_KEYS, *SECTIONS)
 MAY_CHANGE = ("budget", "at_once", "resources", "hardware")
@@ -46,9 +48,7 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
         _set(tree, "hardware=" + word[3:] if word.startswith("on=") else word[6:])
     for key in tree:
         if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
-            raise BadInput(f"unknown sweep key {key}; {hint} (in {file})")
+            raise BadInput(f"unknown sweep key {key}; {nearest(str(key), KEYS)} (in {file})")
     if "base" not in tree:
         raise BadInput(f"{file} must name what it varies: base: gpt2-124m, or a config file")
     space = read_space(tree.get("space"), file)
@@ -76,7 +76,8 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
         hardware=tree.get("hardware"),
         **sections,
     )
-    _check(sweep)
+    for problem in (*_problems(sweep), *_scheduler_problems(sweep), *_resource_problems(sweep)):
+        raise BadInput(f"{problem} (in {file})")
     return sweep
 
 
@@ -101,9 +102,10 @@ def _base(
     if not isinstance(fixed, Mapping):
         raise BadInput(f"set={fixed!r} must hold `a.b: value` (in {file})")
     words = [f"{path}={json.dumps(value)}" for path, value in flatten(fixed).items()]
+    swept = [path for dimension in space for path in dimension.paths]
     for word in [*words, *shared]:
         path = word.partition("=")[0]
-        if path in swept_paths(space):
+        if path in swept:
             raise BadInput(f"{word}: {path} is swept; change space.{path} instead (in {file})")
     return resolve(base, [*words, *shared])
 
@@ -114,8 +116,7 @@ def _section(kind: Any, tree: Any, name: str, file: str) -> Any:
     hints = get_type_hints(kind)
     for key in tree:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {name}.{near[0]}?" if near else f"there are {', '.join(hints)}"
+            hint = nearest(str(key), hints, f"{name}.")
             raise BadInput(f"unknown sweep key {name}.{key}; {hint} (in {file})")
     return kind(**{k: convert(hints[k], v, f"{name}.{k}", file) for k, v in tree.items()})
 
@@ -171,77 +172,61 @@ def _comparable(
     return json.loads(json.dumps({"base": to_tree(config), **own}, default=str))
 
 
-def _check(sweep: Sweep) -> None:
-    for problem in _problems(sweep):
-        raise BadInput(f"{problem} (in {sweep.file})")
-
-
-def _problems(sweep: Sweep) -> list[str]:
-    budget, search = sweep.budget, sweep.search
-    found = [
-        f"budget.{name}={value} is below one trial; give a positive number or leave it out"
-        for name, value in vars(budget).items()
-        if value is not None and not value > 0
-    ]
+def _problems(sweep: Sweep) -> Iterator[str]:
+    budget, kind, seeds = sweep.budget, sweep.search.kind, len(sweep.seeds)
+    for name, value in vars(budget).items():
+        if value is not None and not value > 0:
+            yield f"budget.{name}={value} is below one trial; make it positive or leave it out"
     if sweep.at_once < 1:
-        found.append(f"at_once={sweep.at_once} must be at least 1")
-    if search.kind == "grid":
-        ranges = [d for d in sweep.space if not isinstance(d, Listed)]
-        if ranges:
-            found.append(
-                f"search.kind=grid needs lists, but {ranges[0].paths[0]} is {ranges[0].kind}; use "
-                "search.kind=random or optuna"
-            )
+        yield f"at_once={sweep.at_once} must be at least 1"
+    if kind == "grid":
+        for dimension in sweep.space:
+            if not isinstance(dimension, Listed):
+                yield (
+                    f"search.kind=grid needs lists, but {dimension.paths[0]} is {dimension.kind}; "
+                    "use search.kind=random or optuna"
+                )
         points = len(grid_points(sweep.space))
-        trials = points * len(sweep.seeds)
-        if budget.trials is not None and not ranges and budget.trials < trials:
-            found.append(
-                f"the grid has {trials} trials ({points} points x {len(sweep.seeds)} seeds), "
+        if budget.trials is not None and budget.trials < points * seeds:
+            yield (
+                f"the grid has {points * seeds} trials ({points} points x {seeds} seeds), "
                 f"budget.trials={budget.trials}; shorten a list or use search.kind=random"
             )
     elif budget.trials is None:
-        found.append(f"search.kind={search.kind} needs budget.trials, the number of trials to run")
-    elif budget.trials < len(sweep.seeds):
-        found.append(
-            f"budget.trials={budget.trials} is below one point of {len(sweep.seeds)} seeds"
-        )
-    found += _scheduler_problems(sweep)
-    resources = sweep.resources
-    if resources.gpus < 0 or resources.cpus < 1:
-        found.append(
-            f"resources.gpus={resources.gpus:g} and cpus={resources.cpus} must be sensible"
-        )
-    if resources.gpus >= 1 and not resources.gpus.is_integer():
-        found.append(f"resources.gpus={resources.gpus:g} must be whole GPUs, or below 1")
-    if sweep.in_processes and resources.gpus > 1:
-        found.append(f"resources.runner=process trains on one GPU, not {resources.gpus:g}")
-    if 0 < resources.gpus < 1 and sweep.config.cluster.micro_batch is None:
-        found.append(
-            f"resources.gpus={resources.gpus:g}: trials share a GPU's memory, so none can measure "
-            "what is free; set cluster.micro_batch"
-        )
-    return found
+        yield f"search.kind={kind} needs budget.trials, the number of trials to run"
+    elif budget.trials < seeds:
+        yield f"budget.trials={budget.trials} is below one point of {seeds} seeds"
 
 
-def _scheduler_problems(sweep: Sweep) -> list[str]:
-    scheduler = sweep.scheduler
-    if scheduler.kind == "none":
-        return []
-    found = []
-    if scheduler.first is None or scheduler.first <= 0:
-        found.append(
-            f"scheduler.first={scheduler.first} must say after how many {scheduler.by} trials are "
-            "first compared"
+def _resource_problems(sweep: Sweep) -> Iterator[str]:
+    gpus, cpus = sweep.resources.gpus, sweep.resources.cpus
+    if gpus < 0 or cpus < 1:
+        yield f"resources.gpus={gpus:g} and cpus={cpus} must be sensible"
+    if gpus >= 1 and not gpus.is_integer():
+        yield f"resources.gpus={gpus:g} must be whole GPUs, or below 1"
+    if sweep.in_processes and gpus > 1:
+        yield f"resources.runner=process trains on one GPU, not {gpus:g}"
+    if 0 < gpus < 1 and sweep.config.cluster.micro_batch is None:
+        yield (
+            f"resources.gpus={gpus:g}: trials share a GPU's memory, so none can measure what is "
+            "free; set cluster.micro_batch"
         )
-    elif scheduler.by == "tokens" and scheduler.first >= sweep.config.train.tokens:
-        found.append(
-            f"scheduler.first={scheduler.first:,.0f} tokens is not before the end of a trial "
+
+
+def _scheduler_problems(sweep: Sweep) -> Iterator[str]:
+    kind, by, first = sweep.scheduler.kind, sweep.scheduler.by, sweep.scheduler.first
+    if kind == "none":
+        return
+    if first is None or first <= 0:
+        yield f"scheduler.first={first} must say after how many {by} trials are first compared"
+    elif by == "tokens" and first >= sweep.config.train.tokens:
+        yield (
+            f"scheduler.first={first:,.0f} tokens is not before the end of a trial "
             f"(train.tokens={sweep.config.train.tokens:,})"
         )
-    if scheduler.factor <= 1:
-        found.append(f"scheduler.factor={scheduler.factor:g} must be above 1")
+    if sweep.scheduler.factor <= 1:
+        yield f"scheduler.factor={sweep.scheduler.factor:g} must be above 1"
     if sweep.objective[0] != "val_loss":
-        found.append(f"scheduler.kind={scheduler.kind} compares val_loss: make it the objective")
+        yield f"scheduler.kind={kind} compares val_loss: make it the objective"
     if sweep.config.eval.every_steps is None:
-        found.append(f"scheduler.kind={scheduler.kind} needs evaluations: set eval.every_steps")
-    return found
+        yield f"scheduler.kind={kind} needs evaluations: set eval.every_steps"

@@ -11,9 +11,8 @@ from typing import Any
 
 from gpt2dist.disk import write_atomically
 from gpt2dist.human import human_count
-from gpt2dist.sweep.spec.space import Dimension, Listed
-from gpt2dist.sweep.trial.record import Record
-from gpt2dist.sweep.trial.trial import labels, short
+from gpt2dist.sweep.spec.sweep import Sweep, value_text
+from gpt2dist.sweep.trial.trial import TrialRecord
 
 INK, MUTED, GRID = "#1f2328", "#6e7781", "#e6e8eb"
 FINISHED, EARLY, BEST = "#4c78a8", "#8c959f", "#d1495b"
@@ -25,17 +24,13 @@ LOG_SPAN = 8.0
 
 
 def draw_sweep(
-    space: Sequence[Dimension],
-    records: Sequence[Record],
-    best_point: int | None,
-    path: Path,
-    title: str,
+    sweep: Sweep, records: Sequence[TrialRecord], best_point: int | None, path: Path
 ) -> None:
     """Draws into a PNG, replaced in one move; trials without a validation loss are left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [p for d in space for p in (d.paths if isinstance(d, Listed) else [d.paths[0]])]
+    panels = sweep.names
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(
@@ -46,16 +41,14 @@ def draw_sweep(
     )
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    shown = [record for record in records if record.folder.val_loss is not None]
-    names = labels(panels)
-    for number, axes in enumerate(grid.flat):
-        if number >= len(panels):
-            axes.set_visible(False)
-            continue
-        _panel(axes, panels[number], names[panels[number]], shown, best_point)
+    shown = [record for record in records if record.val_loss is not None]
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for number, (axes, path_name) in enumerate(zip(grid.flat, panels.items())):
+        _panel(axes, path_name, shown, best_point)
         if number % columns == 0:
             axes.set_ylabel("validation loss (nats per token)", color=MUTED)
-    figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=13, fontweight="bold")
+    figure.suptitle(sweep.name, x=0.012, ha="left", color=INK, fontsize=13, fontweight="bold")
     _legend(figure, shown, best_point)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
@@ -63,8 +56,9 @@ def draw_sweep(
 
 
 def _panel(
-    axes: Any, path: str, name: str, records: Sequence[Record], best_point: int | None
+    axes: Any, path_name: tuple[str, str], records: Sequence[TrialRecord], best_point: int | None
 ) -> None:
+    path, name = path_name
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -79,12 +73,12 @@ def _panel(
     done = [record for record in records if record.state == "finished"]
     common = _common_tokens(records)
     dots = [(place(r.trial.values[path]), _loss_at(r, common)) for r in records if common]
-    last = [record.folder.val_loss or math.nan for record in records]
+    last = [record.val_loss or math.nan for record in records]
     top = _limit_view(axes, [*last, *(loss for _, loss in dots)])
     if dots:
         axes.plot(*zip(*_means(dots)), color=EARLY, linewidth=1, linestyle=":", zorder=1)
     for record in records:
-        x, loss = place(record.trial.values[path]), record.folder.val_loss or math.nan
+        x, loss = place(record.trial.values[path]), record.val_loss or math.nan
         style = {"color": FINISHED, "mec": "white", "mew": 0.8, "zorder": 4}
         if record.state != "finished":
             style = {"mfc": "white", "mec": EARLY, "mew": 1.2, "zorder": 2}
@@ -92,7 +86,7 @@ def _panel(
             style |= {"color": BEST, "zorder": 5}
         marker = "o" if loss <= top else "^"  # an arrowhead at the edge: it lies above
         axes.plot(x, min(loss, top), marker, markersize=6, clip_on=False, **style)
-    losses = [(place(r.trial.values[path]), r.folder.val_loss or math.nan) for r in done]
+    losses = [(place(r.trial.values[path]), r.val_loss or math.nan) for r in done]
     if len(set(losses)) > 1:
         axes.plot(*zip(*_means(losses)), color=FINISHED, linewidth=1.4, alpha=0.6, zorder=3)
     for x in {x for x, _ in losses}:
@@ -100,16 +94,16 @@ def _panel(
         axes.plot([x, x], [min(column), max(column)], color=FINISHED, linewidth=1.4, alpha=0.6)
 
 
-def _common_tokens(records: Sequence[Record]) -> int | None:
+def _common_tokens(records: Sequence[TrialRecord]) -> int | None:
     """Tokens that every trial was evaluated at, where some were stopped before the end."""
     if all(record.state == "finished" for record in records):
         return None
-    sets = [{row["tokens"] for row in record.folder.evaluations} for record in records]
+    sets = [{row["tokens"] for row in record.evaluations} for record in records]
     return max(set.intersection(*sets), default=None)
 
 
-def _loss_at(record: Record, tokens: int | None) -> float:
-    return next(r["val_loss"] for r in record.folder.evaluations if r["tokens"] == tokens)
+def _loss_at(record: TrialRecord, tokens: int | None) -> float:
+    return next(r["val_loss"] for r in record.evaluations if r["tokens"] == tokens)
 
 
 def _means(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -124,13 +118,13 @@ def _axis(axes: Any, values: Sequence[Any]) -> Any:
     """Where a value lies: numbers on a plain or logarithmic axis, anything else side by side."""
     different = sorted(set(values), key=lambda value: (str(type(value)), value))
     if any(isinstance(v, (bool, str)) or v is None for v in different):
-        axes.set_xticks(range(len(different)), [short(value) for value in different])
+        axes.set_xticks(range(len(different)), [value_text(value) for value in different])
         axes.set_xlim(-0.5, len(different) - 0.5)
         return lambda value: float(different.index(value))
     if different[0] > 0 and different[-1] / different[0] >= LOG_SPAN:
         axes.set_xscale("log")
     if len(different) <= 6:
-        axes.set_xticks(different, [short(value) for value in different])
+        axes.set_xticks(different, [value_text(value) for value in different])
         axes.minorticks_off()
     return float
 
@@ -144,7 +138,7 @@ def _limit_view(axes: Any, losses: Sequence[float]) -> float:
     return max(near) + 0.04 * room
 
 
-def _legend(figure: Any, records: Sequence[Record], best_point: int | None) -> None:
+def _legend(figure: Any, records: Sequence[TrialRecord], best_point: int | None) -> None:
     from matplotlib.lines import Line2D
 
     entries = [("finished", {"color": FINISHED})]

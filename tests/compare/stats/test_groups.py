@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gpt2dist.compare.stats.student import below, confidence_interval, t_quantile, t_tail, welch
+from gpt2dist.compare.stats.groups import below, confidence_interval, t_quantile, t_tail, welch
 
 # Upper quantiles: NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.6.7.2.
 TABLE = {

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from pathlib import Path
-
 import pytest
 import yaml
 
-from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
-from gpt2dist.sweep.cost.estimate import planned_trials
-from gpt2dist.sweep.cost.trial_cost import price_on, rent_on
-from gpt2dist.sweep.search.points import listed_points, point_count
-from gpt2dist.sweep.spec.load import differences, load_sweep
-from gpt2dist.sweep.spec.space import draw_points, read_space
-from gpt2dist.sweep.trial.trial import make_trial, point_config, short
+from gpt2dist.sweep.spec.sweep_file import differences, load_sweep
 
 GRID = {"optim.peak_lr": {"grid": ["3e-4", 1e-3]}, "model.dropout": {"grid": [0, 0.1, 0.2]}}
 
@@ -25,52 +15,6 @@ def load(folder, *overrides, usd=None, **tree):
     path = folder / "s.yaml"
     path.write_text(yaml.safe_dump({"base": "debug", "space": GRID, **tree}, sort_keys=False))
     return load_sweep(str(path), overrides, usd)
-
-
-def test_a_grid_is_the_product_of_its_lists_times_the_seeds(tmp_path):
-    sweep = load(tmp_path, seeds=[3, 5])
-    trials = planned_trials(sweep)
-    wanted = [
-        (rate, dropout, seed)
-        for rate, dropout in itertools.product([3e-4, 1e-3], [0.0, 0.1, 0.2])
-        for seed in (3, 5)
-    ]
-    found = [(t.config.optim.peak_lr, t.config.model.dropout, t.config.train.seed) for t in trials]
-    assert found == wanted
-    assert len({trial.name for trial in trials}) == len(trials) == 2 * point_count(sweep)
-
-
-def test_linked_values_move_together(tmp_path):
-    space = {"model.width, model.heads": {"grid": [[64, 2], [128, 4]]}}
-    trials = planned_trials(load(tmp_path, space=space))
-    assert [(t.config.model.width, t.config.model.heads) for t in trials] == [(64, 2), (128, 4)]
-
-
-def test_drawn_points_stay_inside_and_depend_on_the_seed_alone(tmp_path):
-    space = read_space(
-        {
-            "optim.peak_lr": {"loguniform": [1e-5, 1e-1]},
-            "optim.weight_decay": {"uniform": [0, 0.5]},
-            "model.layers": {"int": [1, 4]},
-            "optim.schedule": {"choice": ["cosine", "wsd"]},
-        },
-        "here",
-    )
-    points = draw_points(space, 400, seed=1)
-    assert points == draw_points(space, 400, seed=1) != draw_points(space, 400, seed=2)
-    rates = sorted(point["optim.peak_lr"] for point in points)
-    assert rates[0] >= 1e-5
-    assert rates[-1] <= 1e-1
-    # Log-uniform over four decades: half the draws lie below the geometric middle.
-    assert 0.4 < sum(rate < 1e-3 for rate in rates) / 400 < 0.6
-    assert {point["model.layers"] for point in points} == {1, 2, 3, 4}
-    assert 0.2 < sum(p["optim.weight_decay"] for p in points) / 400 < 0.3
-    assert {point["optim.schedule"] for point in points} == {"cosine", "wsd"}
-
-
-def test_drawing_from_few_points_gives_each_once():
-    space = read_space({"model.layers": {"choice": [1, 2, 3]}}, "here")
-    assert sorted(p["model.layers"] for p in draw_points(space, 10, 0)) == [1, 2, 3]
 
 
 def test_overrides_reach_the_base_and_the_sweep(tmp_path):
@@ -95,13 +39,6 @@ def test_overrides_reach_the_base_and_the_sweep(tmp_path):
     )
 
 
-def test_a_trial_differs_from_the_base_in_its_values_only(tmp_path):
-    sweep = load(tmp_path)
-    config = point_config(sweep, {"optim.peak_lr": 1e-3, "model.dropout": 0.1}, 7)
-    wanted = resolve("debug", ["optim.peak_lr=1e-3", "model.dropout=0.1", "train.seed=7"])
-    assert config == wanted
-
-
 def test_where_and_for_how_much_may_change_and_nothing_else(tmp_path):
     first = load(tmp_path, budget={"usd": 3}, at_once=1)
     more = load(tmp_path, budget={"usd": 30}, at_once=2, resources={"cpus": 2})
@@ -111,21 +48,6 @@ def test_where_and_for_how_much_may_change_and_nothing_else(tmp_path):
         "base.optim.warmup_steps: 10 before, 5 now",
         "seeds: absent before, [1] now",
     ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (6e-4, "6e-4"),
-        (0.1, "0.1"),
-        (3e-3, "3e-3"),
-        (True, "true"),
-        (12, "12"),
-        (0.000123, "1.23e-4"),
-    ],
-)
-def test_values_are_written_as_people_write_them(value, text):
-    assert short(value) == text
 
 
 BAD = {
@@ -250,34 +172,3 @@ def test_each_mistake_gets_one_line_that_names_it(case, tmp_path):
         load(tmp_path, **tree)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_point_that_cannot_run_is_named_before_anything_starts(tmp_path):
-    sweep = load(tmp_path, space={"model.width": {"grid": [128, 130]}})
-    with pytest.raises(BadInput, match=r"the point model\.width=130 cannot run: .*multiple of"):
-        planned_trials(sweep)
-
-
-def test_optuna_is_not_told_points_that_cannot_run(tmp_path):
-    space = {"model.width": {"int": [100, 200]}}
-    sweep = load(tmp_path, space=space, search={"kind": "optuna"}, budget={"trials": 40})
-    assert all(trial.config.model.width % 4 == 0 for trial in planned_trials(sweep))
-    assert len(listed_points(sweep)) == 40
-
-
-def test_shipped_sweeps_are_valid_and_priced_for_their_hardware():
-    files = sorted((Path(__file__).parents[3] / "tune").glob("*.yaml"))
-    assert len(files) >= 6
-    for file in files:
-        sweep = load_sweep(str(file))
-        trials = planned_trials(sweep)
-        if sweep.hardware is not None:
-            machine = rent_on(sweep, sweep.hardware)
-            total = math.fsum(price_on(sweep, trial, *machine).usd for trial in trials)
-            assert 0 < total <= sweep.budget.usd
-
-
-def test_trials_are_named_after_what_is_swept(tmp_path):
-    sweep = load(tmp_path, seeds=[0, 1])
-    trial = make_trial(sweep, 12, 3, {"optim.peak_lr": 3e-4, "model.dropout": 0.1}, 1)
-    assert trial.name == "012-peak_lr-3e-4-dropout-0.1-seed-1"
