@@ -84,10 +84,28 @@ class ClusterConfig:
     max_restarts: int = 3
     "How often lost workers are replaced before the run gives up."
     usd_per_hour: float | None = None
-    "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else watts x usd_per_kwh, else 0."
+    "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else own_usd_per_hour, else 0."
     watts: float | None = None
     "Draw of one own machine under load."
     usd_per_kwh: float | None = None
+    purchase_usd: float | None = None
+    "What one own machine cost to buy; its hours bear their share of it."
+    lifetime_hours: float | None = None
+    "Hours under load in a machine's life."
+    network_gbit: float | None = None
+    "Between machines, what one of them sends; None: 100 Gbit/s in plans."
+
+    @property
+    def own_usd_per_hour(self) -> tuple[float, str] | None:
+        """An hour of one own machine, and what it is made of: its price, or power and purchase."""
+        if self.usd_per_hour is not None:
+            return self.usd_per_hour, "config"
+        parts = {}
+        if self.watts is not None and self.usd_per_kwh is not None:
+            parts["power"] = self.watts / 1000 * self.usd_per_kwh
+        if self.purchase_usd is not None and self.lifetime_hours is not None:
+            parts["purchase"] = self.purchase_usd / self.lifetime_hours
+        return (sum(parts.values()), " and ".join(parts)) if parts else None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def _range_problems(config: Config) -> Iterator[str]:
         "optim.eps": config.optim.eps,
         "checkpoint.every_minutes": config.checkpoint.every_minutes,
         "budget.usd": config.budget.usd,
+        "cluster.lifetime_hours": config.cluster.lifetime_hours,
+        "cluster.network_gbit": config.cluster.network_gbit,
         "budget.hours": config.budget.hours,
     }
     for path, amount in positive.items():
@@ -64,6 +66,7 @@ def _range_problems(config: Config) -> Iterator[str]:
         "cluster.usd_per_hour": config.cluster.usd_per_hour,
         "cluster.watts": config.cluster.watts,
         "cluster.usd_per_kwh": config.cluster.usd_per_kwh,
+        "cluster.purchase_usd": config.cluster.purchase_usd,
         "train.seed": config.train.seed,
     }
     for path, amount in not_negative.items():
@@ -122,3 +125,5 @@ def _combination_problems(config: Config) -> Iterator[str]:
         )
     if config.cluster.watts is not None and config.cluster.usd_per_kwh is None:
         yield "cluster.watts needs cluster.usd_per_kwh to become a price"
+    if (config.cluster.purchase_usd is None) != (config.cluster.lifetime_hours is None):
+        yield "cluster.purchase_usd and cluster.lifetime_hours make a price together; give both"

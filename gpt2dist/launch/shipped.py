@@ -87,7 +87,7 @@ TRAININGS = {
         "GPT-2 1558M (XL), 30B tokens, on one machine with eight A100 80GB.",
         "gpt2-1558m",
         (
-            ("runpod", "A100-80GB:8"),
+            ("runpod", "A100-80GB-SXM:8"),
             ("lambda", "A100-80GB:8"),
             ("aws", "A100-80GB:8"),
         ),
@@ -155,8 +155,8 @@ def plans(training: Training) -> list[Plan]:
 def _packaged_offer(hardware: Hardware, provider: str, spot: bool) -> Offer:
     """From the package's table, whatever catalog this machine has: the files are for everyone."""
     table = Path(str(package_files("gpt2dist.plan.machine").joinpath("prices.csv")))
-    gpu, count = hardware.gpu.key, hardware.gpus_per_node
-    found = offers(gpu, count, spot=spot, provider=provider, table=table)
+    name, count = hardware.name, hardware.gpus_per_node
+    found = offers(name, count, spot=spot, provider=provider, table=table)
     return replace(found[0], source=f"package table of {TABLE_DATE}")
 
 
