@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from gpt2dist.plan.machine.catalog import Catalog, read_catalog
-from gpt2dist.plan.machine.prices import PROVIDERS, TABLE_COMMITS, Offer, priced
+from gpt2dist.plan.machine.prices import MARKETS, PROVIDERS, TABLE_COMMITS, Offer, priced
 
 GPU_COUNTS = (1, 2, 4, 8)
 REGION = {"gcp": "us-central1", "aws": "us-east-1"}
@@ -124,6 +124,8 @@ def _doubt(row: Row, rows: list[Row]) -> None:
     """What looks wrong in the catalog itself; plans print it beside the price."""
     if row["usd_per_hour_spot"] == row["usd_per_hour"]:
         row["spot_doubt"] = "as much as on demand in this snapshot"
+    if row["provider"] in MARKETS and not str(row["region"]).endswith(" regions"):
+        row["doubt"] = "offered in one region only"
     smaller = [r for r in rows if (r["gpu"], r["gpus"]) == ("A100", row["gpus"])]
     if row["gpu"] == "A100-80GB" and any(
         float(str(row["usd_per_hour"])) < float(str(r["usd_per_hour"])) for r in smaller

@@ -97,6 +97,11 @@ BAD = [
     ("data.tokenizer=bytes", "model.vocab=50257 does not match data.tokenizer=bytes"),
     ("optim.warmup_steps=9999", "is longer than the run of 64 steps"),
     ("cluster.watts=300", "needs cluster.usd_per_kwh"),
+    ("cluster.purchase_usd=2500", "cluster.lifetime_hours make a price together"),
+    ("cluster.lifetime_hours=2500", "cluster.lifetime_hours make a price together"),
+    ("cluster.lifetime_hours=0", "cluster.lifetime_hours=0.0 must be a positive number"),
+    ("cluster.purchase_usd=-1", "cluster.purchase_usd=-1.0 must not be negative"),
+    ("cluster.network_gbit=0", "cluster.network_gbit=0.0 must be a positive number"),
     ("budget.usd=0", "budget.usd=0.0 must be a positive number"),
     ("nonsense", "write section.key=value"),
 ]

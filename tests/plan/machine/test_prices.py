@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -330,6 +331,49 @@ def test_every_row_of_the_table_is_an_offer_of_a_known_card():
             place = (row["provider"], row["instance"], row["region"], spot)
             assert (place in offered) == bool(row[column])
     assert {gpu.key for gpu in all_gpus()} >= {o.planned_as for o in found}
+
+
+def test_the_table_is_made_from_skypilots_files(tmp_path):
+    """benchmarks/price_table.py on a small catalog, against a table written by hand."""
+    for provider, *lines in (
+        (
+            "lambda",
+            HEADER,
+            "gpu_1x_a100,A100,1.0,30.0,200.0,1.99,us-east-1,{},",
+            "gpu_1x_a100,A100,1.0,30.0,200.0,1.89,us-west-1,{},",
+            "gpu_1x_a100_sxm4,A100,1.0,30.0,200.0,1.99,us-east-1,{},",
+            "gpu_1x_gaudi,Gaudi,1.0,4.0,16.0,0.2,us-east-1,{},",
+        ),
+        (
+            "runpod",
+            HEADER,
+            "1x_L40S_SECURE,L40S,1.0,12.0,62.0,0.99,US,{},0.99",
+            "3x_L40S_SECURE,L40S,3.0,36.0,186.0,2.97,US,{},2.97",
+        ),
+        ("vast", HEADER, '1x-A40-32-65536,A40,1,32,64.0,0.67,"Australia, AU, OC",{},0.00'),
+        ("gcp", GCP_HEADER),
+        (
+            "aws",
+            HEADER,
+            "g5.xlarge,A10G,1.0,4.0,16.0,1.006,us-east-1,{},0.4507",
+            "g5.xlarge,A10G,1.0,4.0,16.0,1.006,us-east-1,{},0.4246",
+            "g5.xlarge,A10G,1.0,4.0,16.0,0.9,eu-north-1,{},0.1",
+            "g5.2xlarge,A10G,1.0,8.0,32.0,1.212,us-east-1,{},0.6",
+        ),
+    ):
+        (tmp_path / provider).mkdir()
+        (tmp_path / provider / "vms.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    script = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "price_table.py"))
+    rows = [row for row in script["table"](tmp_path).splitlines() if not row.startswith("colab")]
+    assert rows == [
+        "provider,instance,gpu,card,gpus,region,vcpus,host_gib,usd_per_hour,usd_per_hour_spot,"
+        "doubt,spot_doubt",
+        "lambda,gpu_1x_a100,A100,A100-40GB-PCIe,1,2 regions,30,200,1.89,,,",
+        "lambda,gpu_1x_a100_sxm4,A100,A100-40GB-SXM,1,us-east-1,30,200,1.99,,,",
+        "runpod,1x_L40S_SECURE,L40S,,1,US,12,62,0.99,0.99,,as much as on demand in this snapshot",
+        'vast,1x-A40-32-65536,A40,,1,"Australia, AU, OC",32,64,0.67,,offered in one region only,',
+        "aws,g5.xlarge,A10G,,1,us-east-1,4,16,1.006,0.4246,,",
+    ]
 
 
 def test_pricing_imports_no_heavy_package(home):
