@@ -76,12 +76,12 @@ TRAININGS = {
     "h100x8_774m": Training(
         "GPT-2 774M, 30B tokens, on one machine with eight H100.",
         "gpt2-774m",
-        (("vast", "H100:8"), ("runpod", "H100:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
+        (("vast", "H100:8"), ("runpod", "H100-SXM:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
     ),
     "h100x8_1558m": Training(
         "GPT-2 1558M (XL), 30B tokens, on one machine with eight H100.",
         "gpt2-1558m",
-        (("vast", "H100:8"), ("runpod", "H100:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
+        (("vast", "H100:8"), ("runpod", "H100-SXM:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
     ),
     "a100x8_1558m": Training(
         "GPT-2 1558M (XL), 30B tokens, on one machine with eight A100 80GB.",
