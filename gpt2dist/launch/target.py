@@ -104,10 +104,10 @@ def _require_rented(config: Config) -> None:
             f"budget.usd={config.budget.usd:g}: a launch has one limit for run and machines; "
             f"give it as --usd {config.budget.usd:g}"
         )
-    if config.cluster.usd_per_hour is not None or config.cluster.watts is not None:
+    if config.cluster.own_usd_per_hour is not None:
         raise BadInput(
-            "cluster.usd_per_hour and cluster.watts price machines of your own; launch rents: "
-            "leave them out, or run `gpt2dist train` there"
+            "cluster.usd_per_hour, .watts and .purchase_usd price machines of your own; launch "
+            "rents: leave them out, or run `gpt2dist train` there"
         )
 
 
@@ -236,7 +236,7 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
 
 def _on(plan: Plan) -> str:
     assert plan.offer is not None
-    count = f"{plan.offer.gpu}:{plan.gpus // plan.nodes}"
+    count = f"{plan.gpu}:{plan.gpus // plan.nodes}"
     return f"{count}x{plan.nodes}" if plan.nodes > 1 else count
 
 
