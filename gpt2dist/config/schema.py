@@ -105,11 +105,11 @@ class ClusterConfig:
     watts: Annotated[float, not_negative(most=1e6, why="72 B200 draw 1.2e5")] | None = None
     "Draw of one own machine under load."
     usd_per_kwh: Annotated[float, not_negative(most=100, why="homes pay 0.05 to 0.5")] | None = None
-    purchase_usd: Annotated[float, not_negative(most=1e9, why="a data centre")] | None = None
+    purchase_usd: Annotated[float, not_negative(most=1e8, why="8 B200 cost 5e5")] | None = None
     "What one own machine cost to buy; its hours bear their share of it."
-    lifetime_hours: Annotated[float, positive(most=1e6, why="that is a century")] | None = None
+    lifetime_hours: Annotated[float, positive(most=1e6, why="ten years are 87,600")] | None = None
     "Hours under load in a machine's life."
-    network_gbit: Annotated[float, positive(most=1e5, why="8 H100 have 3,200")] | None = None
+    network_gbit: Annotated[float, positive(most=1e5, why="72 B200 send 28,800")] | None = None
     "Between machines, what one of them sends; None: 100 Gbit/s in plans."
 
     @property

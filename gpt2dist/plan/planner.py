@@ -94,12 +94,13 @@ def plan_run(
     A goal makes the run longer or shorter. Raises BadInput for combinations that cannot train and
     for goals that cannot be met.
     """
+    on_gpus = _on_gpus(config, hardware)
     if offer is not None and offer.provider != "own":
         hardware = replace(hardware, gpu=gpu_named(offer.planned_as), family="")
     if config.cluster.network_gbit is not None:
         hardware = replace(hardware, network_gbit=config.cluster.network_gbit)
     solution = solve(
-        _on_gpus(config, hardware),
+        on_gpus,
         machine_of(hardware, offer.host_gib if offer else None),
         gpus=hardware.gpus,
     )
