@@ -20,7 +20,7 @@ from gpt2dist.launch.providers import PROVIDERS, require_capable, require_creden
 from gpt2dist.plan.goals import WHOLE, Goal
 from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import Basis, offer_for, plan_run
+from gpt2dist.plan.planner import Basis, plan_on
 
 Tree = dict[str, Any]
 
@@ -175,10 +175,8 @@ def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
 
 
 def plan_at(target: Target, provider: str, on: str, goal: Goal = WHOLE) -> Plan:
-    hardware = parse_on(on)
-    offer = offer_for(target.config, hardware, spot=target.spot, provider=provider)
     basis = Basis(data_ready=target.data_ready)
-    return plan_run(target.config, hardware, offer, goal=goal, basis=basis)
+    return plan_on(target.config, on, spot=target.spot, provider=provider, goal=goal, basis=basis)
 
 
 def _require_runs(plan: Plan, on: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,30 +56,44 @@ def plan_on(
     goal: Goal = WHOLE,
     basis: Basis = USUAL,
 ) -> Plan:
-    """The plan on hardware such as `A100-80GB:8x2`, at the cheapest offer that has it.
+    """The best plan on hardware such as `A100-80GB:8x2`, at the offers that have it.
 
     Raises BadInput for unknown hardware, or when `provider` has no such machine.
     """
     hardware = parse_on(on)
-    offer = offer_for(config, hardware, spot=spot, provider=provider)
-    return plan_run(config, hardware, offer, goal=goal, basis=basis)
+    found = offers_for(config, hardware, spot=spot, provider=provider)
+    return best_plan(config, hardware, found, goal, basis)
 
 
-def offer_for(
+def best_plan(
+    config: Config, hardware: Hardware, choices: Sequence[Offer | None], goal: Goal, basis: Basis
+) -> Plan:
+    """Of the plans at several prices: one that runs, the longest, the one of fewest dollars."""
+    plans = [plan_run(config, hardware, offer, goal=goal, basis=basis) for offer in choices]
+    return min(plans, key=lambda plan: (not plan.runs, -plan.tokens, plan.usd or math.inf))
+
+
+def offers_for(
     config: Config, hardware: Hardware, *, spot: bool = False, provider: str | None = None
-) -> Offer | None:
-    """What such a machine costs: the config's own price, else the cheapest offer, else None."""
+) -> list[Offer | None]:
+    """What such a machine costs: the config's own price, else the cheapest offer of each card.
+
+    A name such as A100-80GB leaves open which card it is. None: no price is known.
+    """
     own = own_offer(config.cluster, hardware.gpu.key, hardware.gpus_per_node)
     if own is not None and provider is None:
-        return own
+        return [own]
     asked = (hardware.name, hardware.gpus_per_node)
     found = offers(*asked, nodes=hardware.nodes, spot=spot, provider=provider)
     if found:
-        return found[0]
+        cheapest: dict[str, Offer | None] = {}
+        for offer in found:  # cheapest first
+            cheapest.setdefault(offer.planned_as, offer)
+        return list(cheapest.values())
     if provider is not None or spot:
         why = why_no_offer(*asked, hardware.nodes, spot=spot, provider=provider)
         raise BadInput(f"on={hardware}: {why}")
-    return None  # a machine of one's own needs no provider
+    return [None]  # a machine of one's own needs no provider
 
 
 def plan_run(

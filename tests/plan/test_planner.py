@@ -17,7 +17,7 @@ from gpt2dist.model.gpt2 import GPT2, Cache
 from gpt2dist.plan.describe import as_json, describe, phases, refusals, table
 from gpt2dist.plan.goals import Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, parse_on
-from gpt2dist.plan.planner import Basis, offer_for, plan_on, plan_run, tokens_to_prepare
+from gpt2dist.plan.planner import Basis, offers_for, plan_on, plan_run, tokens_to_prepare
 from gpt2dist.plan.ranking import everywhere, on_one
 
 SMALL, XL = resolve("gpt2-124m"), resolve("gpt2-1558m")
@@ -64,7 +64,7 @@ def test_dollars_are_hours_times_the_price_of_all_machines():
 @pytest.mark.parametrize(("unit", "limit"), [("usd", 20.0), ("usd", 0.5), ("hours", 3.0)])
 def test_the_longest_run_within_a_limit_cannot_take_one_step_more(unit, limit):
     hardware = parse_on("RTX4090")
-    offer = offer_for(SMALL, hardware)
+    offer = offers_for(SMALL, hardware)[0]
     plan = plan_run(SMALL, hardware, offer, goal=Goal(**{unit: limit}))
     more = Goal(tokens=plan.tokens + SMALL.train.batch_tokens)
     longer = plan_run(SMALL, hardware, offer, goal=more)
@@ -289,7 +289,7 @@ def test_goals_that_cannot_be_met_are_refused(goal, says):
 def test_the_printed_train_line_is_the_plan(recipe, on, words, goal):
     """Read back as a shell and `train` read it, it gives the same plan, figure for figure."""
     hardware = parse_on(on)
-    offer = offer_for(SMALL, hardware)
+    offer = offers_for(SMALL, hardware)[0]
     if recipe == "gpt2-1558m" and "loss" in goal:
         goal = {"loss": 2.6}
     try:
