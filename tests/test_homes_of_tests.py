@@ -78,7 +78,7 @@ def imported(source: Path) -> set[str]:
 
 @functools.cache
 def reached(test: Path) -> set[str]:
-    """Modules of the package that a test reaches by imports, its helpers and its folder's conftest included."""
+    """Modules of the package that a test reaches by imports, its folder's conftest included."""
     waiting = [path for path in (test, test.parent / "conftest.py") if path.is_file()]
     seen: set[Path] = set()
     while waiting:
