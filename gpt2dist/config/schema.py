@@ -89,7 +89,7 @@ class ClusterConfig:
     micro_batch: Annotated[int, at_least(1, most=2**20, why="no GPU holds more")] | None = None
     "Sequences per forward pass and worker. None: the largest that fits and divides the batch."
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    "auto: bf16 where the device computes it natively, else fp32."
+    "auto: bf16 where the device computes it natively, else fp16 on a GPU, fp32 on a CPU."
     mixed_precision: Literal["autocast", "engine"] = "autocast"
     "autocast keeps fp32 weights; engine is DeepSpeed's bf16/fp16 mode with fp32 masters."
     recompute: bool = False

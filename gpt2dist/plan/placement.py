@@ -46,6 +46,11 @@ class Machine:
     cpu_name: str = "CPU"
     host_gib: float | None = None
 
+    @property
+    def usable_gib(self) -> float:
+        """Memory of a GPU that a chosen micro-batch may fill."""
+        return (self.gpu_gib or 0.0) * (1 - HEADROOM)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -149,7 +154,7 @@ def solve(
     device = _device(config, gpus)
     workers = 1 if single_process else _workers(config, device, gpus, cores)
     wanted = _wanted(config, machine, device, workers)
-    sequences = sequences_per_worker(config, workers, device)
+    sequences = _share(config, workers, device)
     if device == "cpu":
         micro = config.cluster.micro_batch or max(1, CPU_MICRO_TOKENS // config.model.context)
         wanted = layout = _cut(wanted, sequences, _divisor(config, sequences, micro))
@@ -179,24 +184,19 @@ def too_large(config: Config, machine: Machine, solution: Solution) -> str:
     )
 
 
-def usable_gib(machine: Machine) -> float:
-    """Memory that a chosen micro-batch may fill."""
-    return (machine.gpu_gib or 0.0) * (1 - HEADROOM)
-
-
-def sequences_per_worker(config: Config, workers: int, device: str = "cuda") -> int:
+def _share(config: Config, workers: int, device: str) -> int:
     """Training windows per worker and step; BadInput when they cannot be shared evenly."""
-    sequences, context = config.batch_sequences, config.model.context
-    if sequences % workers:
+    if config.batch_sequences % workers:
+        context, batch = config.model.context, config.train.batch_tokens
         unit = workers * context
-        lower = config.train.batch_tokens // unit * unit
+        lower = batch // unit * unit
         nearest = f"{lower:,} or {lower + unit:,}" if lower else f"{unit:,}"
         raise BadInput(
-            f"train.batch_tokens={config.train.batch_tokens:,} is not a multiple of "
-            f"{context:,} x {workers} {'GPUs' if device == 'cuda' else 'workers'}; nearest: "
-            f"{nearest}, or another number of them"
+            f"train.batch_tokens={batch:,} is not a multiple of {context:,} x {workers} "
+            f"{'GPUs' if device == 'cuda' else 'workers'}; nearest: {nearest}, or another number "
+            "of them"
         )
-    return sequences // workers
+    return config.batch_sequences // workers
 
 
 def _device(config: Config, gpus: int) -> Literal["cpu", "cuda"]:
@@ -274,7 +274,7 @@ def _fit(
         if solved is not None:
             return solved, solved, NO_MEASURES, True
         wanted = _cut(wanted, sequences, 1)
-    found = measures_to_fit(model, wanted, usable_gib(machine), sequences, machine.host_gib)
+    found = measures_to_fit(model, wanted, machine.usable_gib, sequences, machine.host_gib)
     if found is None:
         return wanted, wanted, NO_MEASURES, False
     layout, measures = found
@@ -286,7 +286,7 @@ def _fit(
 def _largest(config: Config, layout: Layout, machine: Machine, sequences: int) -> Layout | None:
     """With the largest micro-batch that is still worth its memory; None when not even 1 fits."""
     steady = max(1, STEADY_MICRO_TOKENS // config.model.context)
-    micro = micro_batch_for(config.model, layout, usable_gib(machine), sequences)
+    micro = micro_batch_for(config.model, layout, machine.usable_gib, sequences)
     while micro > steady and micro % 2 == 0:
         micro //= 2
     return _cut(layout, sequences, micro) if micro else None

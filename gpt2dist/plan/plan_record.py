@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gpt2dist.config.load import differences, resolve
 from gpt2dist.config.schema import Config, ZeroConfig
-from gpt2dist.plan.generation import Generation
+from gpt2dist.plan.arithmetic import Generation
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.loss.predict import LossEstimate
 from gpt2dist.plan.machine.costs import JobCost

@@ -9,15 +9,14 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.arithmetic import flops_per_token, parameters
-from gpt2dist.plan.generation import generation
+from gpt2dist.plan.arithmetic import flops_per_token, generation, parameters
 from gpt2dist.plan.goals import WHOLE, Goal, plan_for
 from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
 from gpt2dist.plan.machine.costs import JobCost, job_cost
 from gpt2dist.plan.machine.hardware import Hardware, gpu_named, parse_on
 from gpt2dist.plan.machine.prices import Offer, offers
 from gpt2dist.plan.memory.fit import largest_micro_batch, memory, runs_at_once
-from gpt2dist.plan.placement import Solution, machine_of, solve, usable_gib
+from gpt2dist.plan.placement import Solution, machine_of, solve
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.throughput import Throughput, predict
 
@@ -181,7 +180,7 @@ def price(
         memory=memory(config.model, layout),
         gpu_memory_gib=gpu.memory_gib,
         largest_micro_batch=largest_micro_batch(
-            config.model, layout, usable_gib(room), config.batch_sequences
+            config.model, layout, room.usable_gib, config.batch_sequences
         ),
         layout=layout,
         measures=solution.measures,
@@ -191,8 +190,8 @@ def price(
         else None,
         offer=offer,
         loss=_loss(config, params, basis),
-        generation=generation(config.model, gpu, layout.precision),
-        runs_at_once=runs_at_once(config.model, layout, usable_gib(room)),
+        generation=generation(config.model, gpu.bandwidth_gbs),
+        runs_at_once=runs_at_once(config.model, layout, room.usable_gib),
         measured=measured is not None,
         measured_peak_gib=measured.peak_gib if measured else None,
     )

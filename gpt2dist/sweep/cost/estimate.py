@@ -21,9 +21,6 @@ from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train.predicted import prediction
 
-START_SECONDS = {"process": 15.0, "ray": 60.0}
-"What a start takes while no trial has shown it."
-
 
 @dataclass(frozen=True)
 class MachineShare:
@@ -138,10 +135,6 @@ def run_config(sweep: Sweep, share: MachineShare, config: Config, granted: Amoun
     return replace(config, budget=budget, cluster=cluster, track=track)
 
 
-def start_seconds(sweep: Sweep) -> float:
-    return START_SECONDS["process" if sweep.in_processes else "ray"]
-
-
 def expected_seconds(
     config: Config, left: float, paces: Sequence[tuple[float, float]], estimate: Estimate
 ) -> float | None:
@@ -199,12 +192,11 @@ class SweepEstimate:
                 "cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and "
                 "cluster.usd_per_kwh"
             )
-        for key, limit in (("usd", budget.usd), ("hours", budget.hours)):
+        for key, name, limit in (("usd", "dollars", budget.usd), ("hours", "hours", budget.hours)):
             if limit is not None and needs is None:
                 notes.append(
-                    f"planned {'dollars' if key == 'usd' else key} are unknown: no probe of this "
-                    "model on this machine (`gpt2dist plan RECIPE --probe` takes one); the budget "
-                    "holds all the same"
+                    f"planned {name} are unknown: no probe of this model on this machine "
+                    "(`gpt2dist plan RECIPE --probe` takes one); the budget holds all the same"
                 )
             elif limit is not None and needs is not None:
                 notes += self._fit(sweep, key, limit, [getattr(need, key) for need in needs])
@@ -215,7 +207,8 @@ class SweepEstimate:
         return notes
 
     def _fit(self, sweep: Sweep, key: str, limit: float, needs: Sequence[float]) -> list[str]:
-        text: Callable[[float], str] = {"usd": usd, "tokens": human_count}.get(key, _hours_text)
+        texts = {"usd": usd, "tokens": human_count, "hours": "{:.2f} h".format}
+        text: Callable[[float], str] = texts[key]
         one, together = max(needs), sum(needs)
         if one > limit:
             raise BadInput(
@@ -235,10 +228,6 @@ class SweepEstimate:
             f"without early stopping the sweep would need {text(together)}; it ends at "
             f"budget.{key}={text(limit)}"
         ]
-
-
-def _hours_text(hours: float) -> str:
-    return f"{hours:.2f} h"
 
 
 def _least_part(sweep: Sweep, tokens: int) -> float:
