@@ -27,6 +27,7 @@ from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
+from gpt2dist.plan.placement import Placement, place
 from gpt2dist.run_files import (
     DRIVER_LOCK,
     LEDGER_FILE,
@@ -47,7 +48,7 @@ from gpt2dist.train.conclude import (
     mlflow_tracker,
 )
 from gpt2dist.train.job import Job
-from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
 from gpt2dist.train.watch import Watcher
 from gpt2dist.train.worker import train_alone
@@ -133,9 +134,9 @@ def _adopt_dataset(config: Config) -> Config:
 def _place(config: Config, launch: Launch) -> Placement:
     """Known before Ray starts, unless it is somebody's cluster that has to be asked."""
     if launch.local or not os.environ.get("RAY_ADDRESS"):
-        return solve(config, probe_machine(), single_process=launch.local)
+        return place(config, probe_machine(), single_process=launch.local)
     cluster = ray_run.connect()
-    return solve(config, cluster.machine, cluster_gpus=cluster.gpus, cluster_cores=cluster.cores)
+    return place(config, cluster.machine, gpus=cluster.gpus, cores=cluster.cores)
 
 
 def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Dataset:
@@ -161,7 +162,7 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
         f"{config.recipe}: {human_count(parameters(config.model))} parameters, "
         f"{human_count(config.train.tokens)} tokens in {config.total_steps:,} steps\n"
         f"{placement.workers} x {placement.device_name}, {placement.precision}, ZeRO "
-        f"{config.zero.stage}, {placement.micro_batch} x {config.model.context} tokens x "
+        f"{placement.zero_stage}, {placement.micro_batch} x {config.model.context} tokens x "
         f"{placement.accumulation} accumulated{price}\n"
         f"{begin} in {run_dir} (identity {identity(config)[:8]})"
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2dist.config.schema import Config
+from gpt2dist.plan.placement import Placement
 from gpt2dist.track.ledger import Attempt
-from gpt2dist.train.placement import Placement
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.plan.placement import Machine
 from gpt2dist.ray_session import InThread, start_ray
 from gpt2dist.run_files import MANIFEST, read_outcome, write_error, write_outcome
 from gpt2dist.train.core.control import Control
 from gpt2dist.train.job import Job
-from gpt2dist.train.placement import Machine, probe_machine
+from gpt2dist.train.machine import probe_machine
 
 VISIBLE_WITHIN_SECONDS = 5.0
 "Network file systems may show a new file some seconds late."

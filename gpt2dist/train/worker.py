@@ -28,6 +28,7 @@ from gpt2dist.evaluate.sampling import Sampling, generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
+from gpt2dist.plan.placement import Placement
 from gpt2dist.run_files import CHECKPOINTS, RANK_LOCK, SAMPLES_FILE, write_outcome
 from gpt2dist.train.core import checkpoint
 from gpt2dist.train.core.checkpoint import Checkpoint
@@ -35,7 +36,6 @@ from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import Engine
 from gpt2dist.train.core.loop import Diverged, Ending, Surroundings, TrainState, run_loop
 from gpt2dist.train.job import Job
-from gpt2dist.train.placement import Placement
 from gpt2dist.train.recorder import RunRecorder, SilentRecorder
 
 
@@ -130,7 +130,7 @@ def _build(
     config: Config, placement: Placement, resumed: Checkpoint | None
 ) -> tuple[Engine, TrainState]:
     torch.manual_seed(config.train.seed)
-    model = GPT2(config.model, recompute=config.cluster.recompute)
+    model = GPT2(config.model, recompute=placement.layout.recompute)
     if resumed is not None:
         model.load_state_dict(resumed.weights())
     if placement.compile:

@@ -28,8 +28,8 @@ class Clock:
         return self.at
 
 
-def open_ledger(path, clock, attempt="a", *, machines=2, usd_per_hour=1.8):
-    fresh = Attempt.starting(attempt, clock(), (usd_per_hour, "config"), machines)
+def open_ledger(path, clock, attempt="a", *, machines=2, usd_per_hour=1.8, source="config"):
+    fresh = Attempt.starting(attempt, clock(), (usd_per_hour, source), machines)
     return Ledger.open(path, fresh, clock=clock)
 
 
@@ -170,10 +170,17 @@ def test_a_rented_machine_is_paid_for_since_it_is_billed_but_never_twice(path):
     since = {"GPT2DIST_BILLED_SINCE": f"{START - 900:.0f}"}
     assert paid_since(START, since, path) == START - 900
     clock = Clock(START - 600)
-    ledger = open_ledger(path, clock)
+    ledger = open_ledger(path, clock, source="environment")
     clock.at = START - 120
     ledger.heartbeat(force=True)
     assert paid_since(START, since, path) == START - 120, "up to there the run has paid already"
+    # The same run, up to then on a machine of one's own: it paid nothing of the rented one.
+    own = {"price_source": "config", "host": "desk"}
+    at_home = json.loads(path.read_text())
+    at_home["attempts"][0].update(own)
+    elsewhere = path.with_name("elsewhere.json")
+    elsewhere.write_text(json.dumps(at_home))
+    assert paid_since(START, since, elsewhere) == START - 900
     late = {"GPT2DIST_BILLED_SINCE": f"{START + 50:.0f}"}
     assert paid_since(START, late, path) == START
     with pytest.raises(BadInput, match="GPT2DIST_BILLED_SINCE='noon'"):
