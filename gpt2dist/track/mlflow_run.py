@@ -22,7 +22,7 @@ from gpt2dist.run_files import (
     SAMPLES_FILE,
     SUMMARY_FILE,
 )
-from gpt2dist.track.mlflow_quiet import silence_loggers
+from gpt2dist.track.mlflow_quiet import quiet_client
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
@@ -54,13 +54,10 @@ class MlflowRun:
 
     def __init__(self, run_dir: Path, config: Config, uri: str) -> None:
         """Reopens the run named in `mlflow.json`, or creates one in `track.experiment`."""
-        from mlflow import MlflowClient
-
-        silence_loggers()
         self._run_dir = run_dir
         self._uri = uri
         self._experiment = config.track.experiment
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = quiet_client(uri)
         known = self._known_run()
         self.created = known is None
         run = known or self._create()
