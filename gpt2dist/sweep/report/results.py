@@ -26,15 +26,11 @@ class PointResult:
 
     point: int
     values: Values
-    trials: tuple[str, ...]
+    trials: list[str]
     means: dict[str, float]
     "By objective."
     spreads: dict[str, float | None]
     "Sample standard deviation over the seeds; None of a single seed."
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        return {**vars(self), "trials": list(self.trials)}
 
 
 def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
@@ -59,8 +55,8 @@ def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
         "tokens": int(spent.tokens),
         "trials_not_started": sweeper.not_started,
         "best": _write_best(sweeper, best) if best else None,
-        "pareto": [result.plain for result in pareto_points(points, sweep.objective)],
-        "points": [result.plain for result in points],
+        "pareto": [vars(result) for result in pareto_points(points, sweep.objective)],
+        "points": [vars(result) for result in points],
         "trials": [_trial(record, sweeper) for record in sweeper.records],
     }
     write_atomically(sweeper.folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
@@ -126,7 +122,7 @@ def _finished_points(sweeper: Sweeper) -> list[PointResult]:
             PointResult(
                 point=point,
                 values=results[0][0].trial.values,
-                trials=tuple(record.trial.name for record, _ in results),
+                trials=[record.trial.name for record, _ in results],
                 means={name: statistics.fmean(column) for name, column in columns.items()},
                 spreads={
                     name: statistics.stdev(column) if len(column) > 1 else None
@@ -154,7 +150,7 @@ def _write_best(sweeper: Sweeper, best: PointResult) -> dict[str, Any]:
     write_atomically(sweeper.folder / BEST_FILE, text)
     results = sweeper.results(best.point) or []
     record = min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
-    return {**best.plain, "trial": record.trial.name, "checkpoint": _best_checkpoint(record)}
+    return {**vars(best), "trial": record.trial.name, "checkpoint": _best_checkpoint(record)}
 
 
 def _best_checkpoint(record: TrialRecord) -> str | None:

@@ -45,19 +45,19 @@ def plan_lines(trials: Sequence[Trial], plan: SweepEstimate) -> list[str]:
     sweep, share = trials[0].sweep, plan.share
     rows = [[*_trial_columns(sweep), "tokens", "hours", "dollars"]]
     for trial, estimate in zip(trials[:PLAN_LINES], plan.trials):
-        hours = dollars = "unknown"
+        time_text = money = "unknown"
         if estimate.hours is not None:
-            hours = human_duration(estimate.hours * 3600)
-            dollars = usd(share.cost(estimate.hours * 3600).usd) if share.is_known else dollars
-        rows.append([*_trial_cells(trial), human_count(estimate.tokens), hours, dollars])
+            time_text = human_duration(estimate.hours * 3600)
+            money = usd(share.cost(estimate.hours * 3600).usd) if share.is_known else money
+        rows.append([*_trial_cells(trial), human_count(estimate.tokens), time_text, money])
     lines = _aligned(rows)
     if len(trials) > PLAN_LINES:
         lines.append(f"... and {len(trials) - PLAN_LINES} more")
-    total = plan.total
+    hours, dollars = plan.needs("hours"), plan.needs("usd")
     together = (
-        f"together: {len(trials)} trials, {human_count(sum(t.tokens for t in plan.trials))} "
-        f"tokens, {'unknown' if total is None else f'{total.hours:.2f}'} machine-hours, "
-        f"{usd(total.usd) if total is not None and share.is_known else 'unknown dollars'}"
+        f"together: {len(trials)} trials, {human_count(sum(plan.needs('tokens') or []))} tokens, "
+        f"{'unknown' if hours is None else f'{sum(hours):.2f}'} machine-hours, "
+        f"{usd(sum(dollars)) if dollars is not None and share.is_known else 'unknown dollars'}"
     )
     if sweep.stops_early:
         together += f" without early stopping, {plan.least_part:.0%} of that at least with it"

@@ -31,7 +31,6 @@ class Listed:
 
     paths: tuple[str, ...]
     options: tuple[tuple[Any, ...], ...]
-    kind: Literal["grid", "choice"]
 
     @property
     def size(self) -> float:

@@ -91,7 +91,8 @@ class TrialProcess:
             over = self._process.poll() is not None  # before reading, so that no row is missed
             self._read()
             # The last evaluation is reported with the end, when everything is saved.
-            if len(self._waiting) > 1 or (not over and self._is_underway()):
+            is_last = self._waiting and self._waiting[0]["tokens"] >= self.config.total_tokens
+            if len(self._waiting) > 1 or (self._waiting and not over and not is_last):
                 return {**self._waiting.pop(0), "done": False}
             if over:
                 self._account_for_start()
@@ -153,9 +154,6 @@ class TrialProcess:
             if row.get("val_loss") is not None and row["step"] > self.reported_step:
                 self.reported_step = row["step"]
                 self._waiting.append({name: row.get(name) for name in REPORTED})
-
-    def _is_underway(self) -> bool:
-        return bool(self._waiting) and self._waiting[0]["tokens"] < self.config.total_tokens
 
     def _start_is_too_long(self) -> bool:
         if self.seconds is None or self._has_rows or read_outcome(self._run_dir) is not None:

@@ -133,7 +133,7 @@ BAD = {
     "same seed twice": ({"seeds": [1, 1]}, "seeds=[1, 1] must list different whole numbers"),
     "unknown objective": (
         {"objective": "loss"},
-        "objective='loss' must name different ones of val",
+        "objective=['loss'] must name different ones of val",
     ),
     "judged at no time": (
         {"scheduler": {"kind": "asha"}},
