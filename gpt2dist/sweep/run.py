@@ -122,9 +122,7 @@ def _follow(tune: InThread, sweeper: Sweeper, table: LiveTable) -> None:
             sweeper.stop("the machines alone have cost the whole budget")
         table.show()
     deadline = time.monotonic() + LEAVE_SECONDS
-    while any(record.is_busy() for record in sweeper.records):
-        if time.monotonic() > deadline:
-            break
+    while any(record.is_busy() for record in sweeper.records) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     sweeper.ledger.heartbeat(force=True)
     if isinstance(tune.error, (BadInput, RunFailure)):

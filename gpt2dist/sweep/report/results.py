@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from gpt2dist.config.load import dump
@@ -116,20 +116,13 @@ def _finished_points(sweeper: Sweeper) -> list[PointResult]:
         results = sweeper.results(point)
         if results is None:
             continue
-        names = sweeper.sweep.objective
-        columns = {name: [values[name] for _, values in results] for name in names}
-        found.append(
-            PointResult(
-                point=point,
-                values=results[0][0].trial.values,
-                trials=[record.trial.name for record, _ in results],
-                means={name: statistics.fmean(column) for name, column in columns.items()},
-                spreads={
-                    name: statistics.stdev(column) if len(column) > 1 else None
-                    for name, column in columns.items()
-                },
-            )
-        )
+        columns: dict[str, list[float]] = {
+            name: [reached[name] for _, reached in results] for name in sweeper.sweep.objective
+        }
+        trials, values = [r.trial.name for r, _ in results], results[0][0].trial.values
+        means = {name: fmean(column) for name, column in columns.items()}
+        spreads = {n: stdev(column) if len(column) > 1 else None for n, column in columns.items()}
+        found.append(PointResult(point, values, trials, means, spreads))
     first = sweeper.sweep.objective[0]
     return sorted(found, key=lambda result: _cost(first, result.means[first]))
 

@@ -23,12 +23,11 @@ def headline(trials: Sequence[Trial]) -> list[str]:
     """What is searched, and whether the space has as many points as were asked for."""
     sweep = trials[0].sweep
     seeds, points = len(sweep.seeds), len(sweep.points)
-    count = f"{points * seeds} trials"
-    if seeds > 1:
-        count += f" ({points} points x {seeds} seeds)"
+    count = f" ({points} points x {seeds} seeds)" if seeds > 1 else ""
     early = f", {sweep.scheduler.kind} by {sweep.scheduler.by}" if sweep.stops_early else ""
     lines = [
-        f"sweep {sweep.name}: {sweep.search.kind} search of {sweep.base}, {count} of "
+        f"sweep {sweep.name}: {sweep.search.kind} search of {sweep.base}, "
+        f"{points * seeds} trials{count} of "
         f"{human_count(max(trial.config.total_tokens for trial in trials))} tokens{early}, "
         f"{sweep.at_once} at once"
     ]
@@ -136,12 +135,9 @@ class LiveTable:
         sweeper, spent = self._sweeper, self._sweeper.spent()
         limit = sweeper.sweep.budget.usd
         money = usd(spent.usd) + (f" of {usd(limit)}" if limit else "")
-        parts = [
-            human_duration(time.monotonic() - self._started_at),
-            f"{human_count(spent.tokens)} tokens",
-            money if sweeper.share.is_known else "no price known",
-        ]
-        return "  ".join(parts)
+        money = money if sweeper.share.is_known else "no price known"
+        lasted = human_duration(time.monotonic() - self._started_at)
+        return f"{lasted}  {human_count(spent.tokens)} tokens  {money}"
 
     def _write(self, text: str) -> None:
         try:

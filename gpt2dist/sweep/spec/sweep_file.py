@@ -27,10 +27,9 @@ from gpt2dist.sweep.spec.sweep import (
     grid_points,
 )
 
-OWN_KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware")
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 SECTIONS = {"search": Search, "scheduler": Scheduler, "budget": SweepBudget, "resources": Resources}
-KEYS = (*OWN_KEYS, *SECTIONS)
+KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware", *SECTIONS)
 MAY_CHANGE = ("budget", "at_once", "resources", "hardware")
 "Keys that say how much and where; a resumed sweep may take other values."
 

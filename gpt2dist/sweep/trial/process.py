@@ -96,7 +96,9 @@ class TrialProcess:
                 return {**self._waiting.pop(0), "done": False}
             if over:
                 self._account_for_start()
-            if over and self._was_killed() and self._restarts < self.config.cluster.max_restarts:
+            was_ended = self._stopping or self._out_of_time
+            may_restart = not was_ended and self._restarts < self.config.cluster.max_restarts
+            if over and self._process.returncode < 0 and may_restart:
                 self._restarts += 1
                 self._process = self._begin()
             elif over:
@@ -175,9 +177,6 @@ class TrialProcess:
             usd_per_hour=price,
             price_source=source,
         )
-
-    def _was_killed(self) -> bool:
-        return self._process.returncode < 0 and not self._stopping and not self._out_of_time
 
     def _ending(self) -> tuple[str, str]:
         """State and reason, from what the run itself wrote down."""
