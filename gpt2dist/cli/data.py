@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 
 from gpt2dist.cli.arguments import Verbs, count, say
 
@@ -37,8 +36,9 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     """Tokenise a source, with progress, and describe what came of it."""
     from gpt2dist.config.schema import DataConfig
     from gpt2dist.config.typed import typed_value
-    from gpt2dist.data.show import describe
-    from gpt2dist.train.preparing import prepare_aloud
+    from gpt2dist.data.prepare.pipeline import prepare
+    from gpt2dist.data.prepare.progress import aloud
+    from gpt2dist.data.show import describe_dataset
 
     words = {field.name: getattr(arguments, field.name) for field in fields(DataConfig)}
     data = DataConfig(
@@ -47,18 +47,18 @@ def run_prepare(arguments: argparse.Namespace) -> int:
             for key, value in words.items()
         }
     )
-    dataset = prepare_aloud(data, Path(arguments.out), say, local=arguments.local)
-    print(describe(dataset))
+    dataset = prepare(data, arguments.out, local=arguments.local, progress=aloud(say))
+    print(describe_dataset(dataset))
     return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Describe a folder of shards; with --verify also recompute its sums."""
     from gpt2dist.data.shards import load_dataset_folder, verify
-    from gpt2dist.data.show import describe
+    from gpt2dist.data.show import describe_dataset
 
     dataset = load_dataset_folder(arguments.folder)
-    print(describe(dataset))
+    print(describe_dataset(dataset))
     if arguments.verify:
         verify(dataset)
         print("every shard has its recorded sha256")

@@ -17,7 +17,6 @@ from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 
-LEDGER_FILE = "ledger.json"
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
 BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
 "Unix time at which a rented machine's bill began; `gpt2dist launch` sets it there."
@@ -45,6 +44,13 @@ class Attempt:
     "Of one machine."
     price_source: str
     host: str | None = None
+
+    @classmethod
+    def starting(
+        cls, attempt_id: str, at: float, price: tuple[float, str], machines: int = 1
+    ) -> Attempt:
+        """An attempt that has cost nothing yet; `price` is that of `price_usd_per_hour`."""
+        return cls(attempt_id, at, at, machines, *price)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +86,7 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
     return 0.0, "own machine"
 
 
-def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
+def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
     """Unix time from which an attempt pays for its machines.
 
     The command's start, or earlier on a rented machine that says since when it is billed: setup
@@ -166,15 +172,7 @@ class Ledger(Account):
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        *,
-        attempt_id: str,
-        started_at: float,
-        machines: int,
-        usd_per_hour: float,
-        price_source: str,
-        clock: Callable[[], float] = time.time,
+        cls, path: Path, attempt: Attempt, *, clock: Callable[[], float] = time.time
     ) -> Ledger:
         """Continues the attempt of that id, or adds it; time between two openings of one counts.
 
@@ -182,19 +180,11 @@ class Ledger(Account):
         Raises RunFailure when the file is damaged: money is never silently forgotten.
         """
         attempts = read_attempts(path) if path.exists() else []
-        fresh = Attempt(
-            attempt_id,
-            started_at,
-            started_at,
-            machines,
-            usd_per_hour,
-            price_source,
-            socket.gethostname(),
-        )
+        fresh = replace(attempt, host=socket.gethostname())
         last = attempts[-1] if attempts else None
-        if last is None or last.attempt_id != attempt_id:
+        if last is None or last.attempt_id != fresh.attempt_id:
             attempts.append(fresh)
-        elif (last.machines, last.usd_per_hour) != (machines, usd_per_hour):
+        elif (last.machines, last.usd_per_hour) != (fresh.machines, fresh.usd_per_hour):
             # What was paid so far keeps its price; the new price counts from the last sign of life.
             since = last.last_seen_at
             attempts.append(replace(fresh, started_at=since, last_seen_at=since))

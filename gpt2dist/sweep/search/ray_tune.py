@@ -7,9 +7,9 @@ import os
 import tempfile
 from typing import Any
 
+from gpt2dist.ray_session import InThread
 from gpt2dist.sweep.search.early_stopping import EarlyStopping
 from gpt2dist.sweep.search.sweeper import Sweeper
-from gpt2dist.train.in_thread import InThread
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the table is ours; the new output ignores verbose=0

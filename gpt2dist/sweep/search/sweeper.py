@@ -11,13 +11,13 @@ from statistics import fmean
 from typing import Any, Literal
 
 from gpt2dist.config.schema import BudgetConfig
+from gpt2dist.run_files import STOP_FILE, request_stop
 from gpt2dist.sweep.cost.amounts import Amounts, SweepLedger, grant, limits
 from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config
 from gpt2dist.sweep.search.points import proposals_of
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
 from gpt2dist.sweep.trial.trial import State, Trial, TrialRecord
-from gpt2dist.train.run_folder import STOP_FILE, request_stop
 
 MARGIN = 1.1
 "A trial starts only when this many times its expected cost is still free."

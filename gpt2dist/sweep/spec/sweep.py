@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2dist.config.schema import Config
+from gpt2dist.run_files import SWEEPS
 
 Values = dict[str, Any]
 """Config path to the value that a trial takes there."""
 
 Objective = Literal["val_loss", "usd", "hours", "tokens_per_s"]
 LARGER_IS_BETTER = ("tokens_per_s",)
-SWEEPS_FOLDER = "sweeps"
-"Below the runs."
 SHOWN_DIGITS = 4
 "Drawn values are rounded to this many significant digits, so that people can read them."
 DRAWS_IN_VAIN = 10_000
@@ -134,7 +133,7 @@ class Sweep:
     @property
     def run_name(self) -> str:
         """Of its folder, below the runs."""
-        return f"{SWEEPS_FOLDER}/{self.name}"
+        return f"{SWEEPS}/{self.name}"
 
     @property
     def folder(self) -> Path:

@@ -22,21 +22,26 @@ from typing import Any
 
 from gpt2dist.config.load import from_tree, to_tree
 from gpt2dist.config.schema import Config
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.run_files import (
+    DRIVER_LOCK,
+    LEDGER_FILE,
+    OUTPUT_FILE,
+    ROWS_FILE,
+    STOP_FILE,
+    Tail,
+    read_outcome,
+)
 from gpt2dist.track.ledger import (
     BILLED_VARIABLE,
-    LEDGER_FILE,
+    Attempt,
     Ledger,
     price_usd_per_hour,
     read_attempts,
 )
-from gpt2dist.track.rows import ROWS_FILE
 from gpt2dist.track.summary import read_summary
-from gpt2dist.train.run_folder import DRIVER_LOCK, STOP_FILE, locked, read_outcome
-from gpt2dist.train.watch import Tail
 
-OUTPUT_FILE = "output.txt"
-"What the trial's process printed, all its starts."
 LEAVE = signal.SIGUSR1
 "Asks a trial's process to save and leave."
 POLL_SECONDS = 0.1
@@ -168,15 +173,9 @@ class TrialProcess:
         attempts = read_attempts(path) if path.exists() else []
         if attempts and attempts[-1].last_seen_at >= self._started_at:
             return
-        price, source = price_usd_per_hour(self.config.cluster, os.environ)
-        Ledger.open(
-            path,
-            attempt_id=f"start-{self._started_at:.3f}",
-            started_at=self._started_at,
-            machines=1,
-            usd_per_hour=price,
-            price_source=source,
-        )
+        price = price_usd_per_hour(self.config.cluster, os.environ)
+        attempt = Attempt.starting(f"start-{self._started_at:.3f}", self._started_at, price)
+        Ledger.open(path, attempt)
 
     def _ending(self) -> tuple[str, str]:
         """State and reason, from what the run itself wrote down."""

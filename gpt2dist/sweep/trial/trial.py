@@ -12,15 +12,14 @@ from typing import Any, Literal
 from gpt2dist.config.load import from_record, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.config.validate import check
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.plan.arithmetic import flops_per_token
+from gpt2dist.run_files import DRIVER_LOCK, LEDGER_FILE, ROWS_FILE, Tail
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep, Values, point_text, short_names, value_text
-from gpt2dist.track.ledger import LEDGER_FILE, Account
-from gpt2dist.track.rows import ROWS_FILE
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import read_summary
-from gpt2dist.train.run_folder import DRIVER_LOCK, locked
-from gpt2dist.train.watch import Tail
 
 NAME_CHARACTERS = 90
 
