@@ -66,9 +66,8 @@ def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
         "trials": [_trial(record, sweeper) for record in sweeper.records],
     }
     write_atomically(sweeper.folder / SWEEP_SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
-    draw_sweep(
-        sweep, sweeper.records, best.point if best else None, sweeper.folder / SWEEP_PICTURE_FILE
-    )
+    picture = sweeper.folder / SWEEP_PICTURE_FILE
+    draw_sweep(sweep, sweeper.records, best.point if best else None, picture)
     return summary
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.human import columns, human_count, human_duration, usd
 from gpt2dist.sweep.cost.estimate import SweepEstimate
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.spec.sweep import Sweep, point_text
@@ -49,7 +49,7 @@ def plan_lines(trials: Sequence[Trial], plan: SweepEstimate) -> list[str]:
             time_text = human_duration(estimate.hours * 3600)
             money = usd(share.cost(estimate.hours * 3600).usd) if share.is_known else money
         rows.append([*_trial_cells(trial), human_count(estimate.tokens), time_text, money])
-    lines = _aligned(rows)
+    lines = columns(rows)
     if len(trials) > PLAN_LINES:
         lines.append(f"... and {len(trials) - PLAN_LINES} more")
     hours, dollars = plan.needs("hours"), plan.needs("usd")
@@ -106,8 +106,8 @@ class LiveTable:
         self._drawn_lines = 0
 
     def _redraw(self, lines: Sequence[str]) -> None:
-        columns, rows = shutil.get_terminal_size()
-        kept = [line[: columns - 1] for line in lines[-(rows - 1) :]]
+        width, height = shutil.get_terminal_size()
+        kept = [line[: width - 1] for line in lines[-(height - 1) :]]
         back = f"\x1b[{self._drawn_lines}F" if self._drawn_lines else ""
         self._write(back + "".join(f"{line}\x1b[K\n" for line in kept) + "\x1b[J")
         self._drawn_lines = len(kept)
@@ -150,7 +150,7 @@ class LiveTable:
 def table_lines(sweeper: Sweeper) -> list[str]:
     """Trial, swept values, tokens, losses, dollars, state, and why it ended early."""
     head = [*_trial_columns(sweeper.sweep), "tokens", "loss", "val loss", "dollars", "state"]
-    return _aligned([head, *(_row(r, sweeper) for r in sweeper.records)], is_last_left=True)
+    return columns([head, *(_row(record, sweeper) for record in sweeper.records)], left=[-1])
 
 
 def _trial_columns(sweep: Sweep) -> list[str]:
@@ -184,11 +184,3 @@ def _figures(record: TrialRecord, sweeper: Sweeper) -> list[str]:
         f"{record.val_loss:.4f}" if record.val_loss is not None else "",
         usd(record.spent(sweeper.share.part).usd) if is_priced else "",
     ]
-
-
-def _aligned(rows: Sequence[Sequence[str]], is_last_left: bool = False) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    texts = [[text.rjust(width) for text, width in zip(row, widths)] for row in rows]
-    if is_last_left:
-        texts = [[*cells[:-1], row[-1]] for cells, row in zip(texts, rows)]
-    return ["  ".join(cells).rstrip() for cells in texts]

@@ -80,7 +80,7 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
     return sweep
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What distinguishes two sweeps, one line each; where and for how much does not count."""
     old, new = flatten(before), flatten(now)
     return [
