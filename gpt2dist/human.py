@@ -1,8 +1,15 @@
-"""Durations, counts and dollars as people read them."""
+"""Durations, counts, dollars and tables as people read them."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+
+COUNT = re.compile(
+    r"([+-]?(?:\d[\d_]*|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:e[+-]?\d{1,6})?)([KMBT]?)", re.I
+)
 
 
 def human_duration(seconds: float) -> str:
@@ -29,8 +36,38 @@ def human_count(count: float) -> str:
     return f"{value:.{digits}f}{letters[0]}"
 
 
+def parse_count(text: str) -> int:
+    """The whole number that `10B`, `2.5k`, `1e9`, `1_000` or `1,000` stands for.
+
+    Raises ValueError for anything else, also for numbers that are not whole.
+    """
+    found = COUNT.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is no count; write it as 10B, 300M, 2.5k or 1e9")
+    value = Decimal(re.sub("[_,]", "", found[1]))
+    if value.adjusted() > 400:
+        raise ValueError(f"{text!r} is no count: it has more than 400 digits")
+    value = value.scaleb(3 * (" KMBT".index(found[2].upper() or " ")))
+    if value != value.to_integral_value():
+        raise ValueError(f"{text!r} is no whole number")
+    return int(value)
+
+
 def usd(dollars: float) -> str:
     """`$1,234.50`, `$0.42`; below ten cents two digits that say something: `$0.0042`."""
     if 0 < dollars < 0.0995:
         return f"${dollars:.{1 - math.floor(math.log10(dollars))}f}"
     return f"${dollars:,.2f}"
+
+
+def columns(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> list[str]:
+    """One line per row, cells aligned to the right, those of the columns `left` to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lefts = {index % len(widths) for index in left}
+    return [
+        "  ".join(
+            cell.ljust(width) if index in lefts else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

@@ -13,6 +13,8 @@ FLOOR = {
     "human": 0,
     "disk": 0,
     "ray_session": 0,
+    "run_files": 0,
+    "stop_signal": 0,
     "config": 0,
     "plan": 1,
     "model": 1,
@@ -33,6 +35,8 @@ ALLOWED = {
     "human": set(),
     "disk": set(),
     "ray_session": {"ray"},
+    "run_files": set(),
+    "stop_signal": set(),
     "plan": set(),
     "model": {"torch"},
     "data": {"torch", "ray", "tiktoken", "datasets"},
@@ -75,7 +79,7 @@ def test_rooms_import_only_downwards(path):
         if parts[0] == "gpt2dist" and len(parts) > 1 and parts[1] != own:
             assert FLOOR[parts[1]] <= FLOOR[own], f"{path} imports {module} from a higher floor"
             if FLOOR[parts[1]] == FLOOR[own]:
-                beside = ("config", "disk", "ray_session", "errors", "__main__")
+                beside = ("config", "disk", "ray_session", "run_files", "errors", "__main__")
                 assert own in beside, f"{path} imports sibling {module}"
 
 

@@ -17,7 +17,6 @@ from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 
-LEDGER_FILE = "ledger.json"
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
 BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
 "Unix time at which a rented machine's bill began; `gpt2dist launch` sets it there."
@@ -45,6 +44,13 @@ class Attempt:
     "Of one machine."
     price_source: str
     host: str | None = None
+
+    @classmethod
+    def starting(
+        cls, attempt_id: str, at: float, price: tuple[float, str], machines: int = 1
+    ) -> Attempt:
+        """An attempt that has cost nothing yet; `price` is that of `price_usd_per_hour`."""
+        return cls(attempt_id, at, at, machines, *price)
 
     @property
     def seconds(self) -> float:
@@ -80,11 +86,11 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
     return 0.0, "own machine"
 
 
-def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
+def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
     """Unix time from which an attempt pays for its machines.
 
     The command's start, or earlier on a rented machine that says since when it is billed: setup
-    and waiting are paid for too. Never time that the run's own ledger holds already.
+    and waiting are paid for too. Never time of this machine that the ledger holds already.
     """
     text = environ.get(BILLED_VARIABLE, "").strip()
     if not text:
@@ -95,8 +101,8 @@ def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) ->
         since = math.nan
     if not math.isfinite(since):
         raise BadInput(f"{BILLED_VARIABLE}={text!r} is not a Unix time; unset it")
-    known = [attempt.last_seen_at for attempt in read_attempts(ledger)] if ledger.exists() else []
-    return min(started_at, max([since, *known]))
+    known = Account.read(ledger).last_seen_here() if ledger.exists() else 0.0
+    return min(started_at, max(since, known))
 
 
 class Account:
@@ -130,6 +136,17 @@ class Account:
         """Of all attempts and machines, up to the last heartbeat."""
         return sum(attempt.usd for attempt in self.attempts)
 
+    def last_seen_here(self) -> float:
+        """Unix time up to which this machine is in the account; 0.0 where it is not at all.
+
+        What ran elsewhere, such as at home on a machine with a price of its own, paid nothing of
+        this one's bill. Of several machines any may hold rank 0, whose name the account has.
+        """
+        here = (None, socket.gethostname())  # attempts of early versions name no host
+        rented = [a for a in self.attempts if a.price_source == "environment"]
+        seen = [a.last_seen_at for a in rented if a.machines > 1 or a.host in here]
+        return max(seen, default=0.0)
+
     @property
     def usd_per_hour(self) -> float:
         """What all machines of the current attempt cost together."""
@@ -155,15 +172,7 @@ class Ledger(Account):
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        *,
-        attempt_id: str,
-        started_at: float,
-        machines: int,
-        usd_per_hour: float,
-        price_source: str,
-        clock: Callable[[], float] = time.time,
+        cls, path: Path, attempt: Attempt, *, clock: Callable[[], float] = time.time
     ) -> Ledger:
         """Continues the attempt of that id, or adds it; time between two openings of one counts.
 
@@ -171,19 +180,11 @@ class Ledger(Account):
         Raises RunFailure when the file is damaged: money is never silently forgotten.
         """
         attempts = read_attempts(path) if path.exists() else []
-        fresh = Attempt(
-            attempt_id,
-            started_at,
-            started_at,
-            machines,
-            usd_per_hour,
-            price_source,
-            socket.gethostname(),
-        )
+        fresh = replace(attempt, host=socket.gethostname())
         last = attempts[-1] if attempts else None
-        if last is None or last.attempt_id != attempt_id:
+        if last is None or last.attempt_id != fresh.attempt_id:
             attempts.append(fresh)
-        elif (last.machines, last.usd_per_hour) != (machines, usd_per_hour):
+        elif (last.machines, last.usd_per_hour) != (fresh.machines, fresh.usd_per_hour):
             # What was paid so far keeps its price; the new price counts from the last sign of life.
             since = last.last_seen_at
             attempts.append(replace(fresh, started_at=since, last_seen_at=since))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt2dist.compare.read.run_record import OWN_MACHINE, PREDICTED, Run, make_run, summary_of_rows
-from gpt2dist.config.load import from_tree
+from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.track.mlflow_read import StoredRun, stored_runs
@@ -70,7 +70,7 @@ def _config(stored: StoredRun) -> Config:
         section, _, name = key.partition(".")
         if section in SECTIONS and name:
             tree.setdefault(section, {})[name] = None if value == "None" else value
-    return from_tree(_without_none(tree), f"MLflow run {stored.name}")
+    return from_record(_without_none(tree), f"MLflow run {stored.name}")
 
 
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,14 @@ from typing import Any
 import yaml
 
 from gpt2dist.compare.read.run_record import OWN_MACHINE, Run, make_run, summary_of_rows
-from gpt2dist.config.load import from_tree
+from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
-from gpt2dist.track.ledger import LEDGER_FILE, Attempt, read_attempts
-from gpt2dist.track.rows import ROWS_FILE, parse_rows
-from gpt2dist.track.summary import SUMMARY_FILE, read_summary
+from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
+from gpt2dist.track.ledger import Attempt, read_attempts
+from gpt2dist.track.rows import parse_rows
+from gpt2dist.track.summary import read_summary
 
-CONFIG_FILE = "config.yaml"
-SWEEPS = "sweeps"
-"Folder below the runs that holds a folder of trials per sweep."
 SET_ASIDE = ".old-"
 "In the name of a folder that `train --fresh` moved away."
 SECTIONS = (*IDENTITY_SECTIONS, "recipe", "eval", "paths")
@@ -156,7 +154,7 @@ def _read_config(path: Path) -> Config:
     if not all(isinstance(tree, dict) for tree in trees):
         raise BadInput(f"{path} is not the config of a run")
     sections = {key: value for tree in trees for key, value in tree.items()}
-    return from_tree({key: sections[key] for key in SECTIONS if key in sections}, str(path))
+    return from_record({key: sections[key] for key in SECTIONS if key in sections}, str(path))
 
 
 @lru_cache(maxsize=10_000)

@@ -67,13 +67,20 @@ class LossEstimate:
 
 
 def predict_loss(
-    params: int, tokens: float, source: str, *, own_fit: OwnFit | None = None
+    params: int,
+    tokens: float,
+    source: str,
+    *,
+    own_fit: OwnFit | None = None,
+    unique_tokens: float | None = None,
 ) -> LossEstimate | None:
     """Final validation loss on held-out text of `source` (data.source of the config).
 
-    None where nothing is known about that text and there is no fit of own runs.
+    `unique_tokens`: how many different ones are trained on, where that is known better than by the
+    name of the source. None where nothing is known about that text and there is no fit of own runs.
     """
     dataset, unique = published_text(source)
+    unique = min((n for n in (unique, unique_tokens) if n is not None), default=None)
     seen = effective_tokens(tokens, unique)
     if own_fit is not None:
         sigma = own_fit.spread * math.sqrt(1 + 1 / own_fit.runs)
