@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def chosen_checkpoint(arguments: argparse.Namespace) -> tuple[Config, checkpoint.Checkpoint]:
     """The run's config and one valid checkpoint; BadInput when there is none such."""
-    run_dir, config = open_run(arguments.run_folder, arguments.runs)
+    run_dir, config = open_run(arguments.run_folder, arguments.runs_dir)
     if arguments.step is not None:
         folder = checkpoint_folder(run_dir, arguments.step)
         if not folder.is_dir():

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gpt2dist.config.load import dump
@@ -163,22 +162,16 @@ def _write_best(sweeper: Sweeper, best: PointResult) -> dict[str, Any]:
     write_atomically(sweeper.folder / BEST_FILE, text)
     results = sweeper.results(best.point) or []
     record = min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
-    path = _best_checkpoint(record)
-    return {
-        **best.plain,
-        "trial": record.trial.name,
-        "checkpoint": str(path) if path else None,
-    }
+    return {**best.plain, "trial": record.trial.name, "checkpoint": _best_checkpoint(record)}
 
 
-def _best_checkpoint(record: TrialRecord) -> Path | None:
+def _best_checkpoint(record: TrialRecord) -> str | None:
+    """The newest where none was the best at its time."""
     from gpt2dist.train.core import checkpoint
 
-    found = checkpoint.best(record.folder)
-    if found is not None:
-        return found.path
-    newest = checkpoint_folders(record.folder)
-    return newest[0] if newest else None
+    best = checkpoint.best(record.folder)
+    paths = [best.path] if best is not None else checkpoint_folders(record.folder)
+    return str(paths[0]) if paths else None
 
 
 def _trial(record: TrialRecord, sweeper: Sweeper) -> dict[str, Any]:

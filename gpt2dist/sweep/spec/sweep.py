@@ -141,13 +141,9 @@ class Sweep:
         return Path(self.config.paths.runs, self.run_name)
 
     @property
-    def swept_paths(self) -> list[str]:
-        return [path for dimension in self.space for path in dimension.paths]
-
-    @property
     def names(self) -> dict[str, str]:
-        """The shortest name of each swept path that is still its own: `peak_lr`."""
-        return short_names(self.swept_paths)
+        """Every swept path, and its shortest name."""
+        return short_names([path for dimension in self.space for path in dimension.paths])
 
     @property
     def points(self) -> list[Values]:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -46,10 +47,8 @@ LEAVE = signal.SIGUSR1
 POLL_SECONDS = 0.1
 LAST_PROCESS_SECONDS = 60.0
 "How long a process of an earlier start may need to save before the next one begins."
-WORKER_VARIABLES = ("RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS")
+OF_WORKERS = {"RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS"}
 "What Ray sets in the processes of its workers."
-NOT_FOR_TRIALS = (*WORKER_VARIABLES, BILLED_VARIABLE)
-"Every trial would account for its machine's setup; the sweep's own ledger does, once."
 REPORTED = ("step", "tokens", "loss", "val_loss", "usd", "seconds")
 _PR_SET_PDEATHSIG = 1
 "linux/prctl.h"
@@ -69,8 +68,8 @@ class TrialProcess:
     "With the trial's share of the machine's price and of the budget."
     in_process: bool
     "Train in the process itself; else under Ray Train."
-    slot: int
-    cpus: int
+    cores: Sequence[int]
+    "Its part of the machine's cores; counted on from the first after the last."
     cwd: str
     seconds: float | None
     "What the sweep's budget allows from the first start on; None: no limit."
@@ -81,7 +80,9 @@ class TrialProcess:
         """Begin; trials under Ray Train join the cluster of that address."""
         self._run_dir = Path(self.cwd, self.config.paths.runs, self.run)
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._environ = {k: v for k, v in os.environ.items() if k not in NOT_FOR_TRIALS}
+        # Every trial would account for its machine's setup; the sweep's own ledger does, once.
+        unwanted = {*OF_WORKERS, BILLED_VARIABLE}
+        self._environ = {k: v for k, v in os.environ.items() if k not in unwanted}
         if ray_address is not None and not self.in_process:
             self._environ["RAY_ADDRESS"] = ray_address
         self._rows, self._waiting = Tail(self._run_dir / ROWS_FILE), list[dict[str, Any]]()
@@ -141,7 +142,7 @@ class TrialProcess:
             "config": to_tree(self.config),
             "run": self.run,
             "in_process": self.in_process,
-            "cores": [self.slot * self.cpus + i for i in range(self.cpus)],
+            "cores": list(self.cores),
         }
         assert process.stdin is not None
         try:

@@ -157,25 +157,15 @@ class TrialRecord:
         path = self.folder / LEDGER_FILE
         return Amounts.spent(Account.read(path) if path.exists() else None, part, self.tokens)
 
-    def summary(self) -> dict[str, Any]:
-        """Empty until the run has ended once."""
-        try:
-            return read_summary(self.folder)
-        except BadInput:
-            return {}
-
     def objectives(self) -> dict[str, float] | None:
         """What it came to by each objective of the sweep; None while one is unknown."""
-        summary = self.summary()
-        found: dict[str, Any] = {
-            "val_loss": summary.get("final_val_loss"),
-            "usd": summary.get("usd"),
-            "hours": summary["seconds"] / 3600 if "seconds" in summary else None,
-            "tokens_per_s": summary.get("tokens_per_s"),
-        }
-        names = self.trial.sweep.objective
-        known: dict[str, float] = {name: found[name] for name in names if found[name] is not None}
-        return known if len(known) == len(names) else None
+        try:
+            summary = read_summary(self.folder)
+        except BadInput:
+            return None
+        summary |= {"val_loss": summary.get("final_val_loss"), "hours": summary["seconds"] / 3600}
+        found: dict[str, Any] = {name: summary.get(name) for name in self.trial.sweep.objective}
+        return None if None in found.values() else found
 
     def is_busy(self) -> bool:
         """A process trains here, or is still saving."""
