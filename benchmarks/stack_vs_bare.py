@@ -29,7 +29,7 @@ def bare(dataset: str, steps: int) -> float:
     from gpt2dist.config.load import resolve
     from gpt2dist.model.gpt2 import GPT2
     from gpt2dist.model.optim import build_adamw
-    from gpt2dist.train.placement import probe_machine
+    from gpt2dist.train.machine import probe_machine
 
     machine = probe_machine()
     torch.set_num_threads(machine.cpu_cores)

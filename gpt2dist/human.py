@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from decimal import Decimal
+
+COUNT = re.compile(
+    r"([+-]?(?:\d[\d_]*|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:e[+-]?\d{1,6})?)([KMBT]?)", re.I
+)
 
 
 def human_duration(seconds: float) -> str:
@@ -27,6 +33,23 @@ def human_count(count: float) -> str:
         return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{digits}f}{letters[0]}"
+
+
+def parse_count(text: str) -> int:
+    """The whole number that `10B`, `2.5k`, `1e9`, `1_000` or `1,000` stands for.
+
+    Raises ValueError for anything else, also for numbers that are not whole.
+    """
+    found = COUNT.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is no count; write it as 10B, 300M, 2.5k or 1e9")
+    value = Decimal(re.sub("[_,]", "", found[1]))
+    if value.adjusted() > 400:
+        raise ValueError(f"{text!r} is no count: it has more than 400 digits")
+    value = value.scaleb(3 * (" KMBT".index(found[2].upper() or " ")))
+    if value != value.to_integral_value():
+        raise ValueError(f"{text!r} is no whole number")
+    return int(value)
 
 
 def usd(dollars: float) -> str:

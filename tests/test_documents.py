@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2dist.cli.main import _parse
+from gpt2dist.cli.main import parse
 from gpt2dist.config.load import resolve
 
 REPOSITORY = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_a_command_of_the_documents_is_one(words):
-    arguments = _parse(words)
+    arguments = parse(words)
     recipe = getattr(arguments, "recipe", None)
     if recipe is not None and recipe not in PLACEHOLDERS and not recipe.endswith(".yaml"):
         overrides = [word for word in arguments.overrides if not word.startswith("on=")]

@@ -11,7 +11,6 @@ from pathlib import Path
 from gpt2dist.compare.comparison import Comparison, compare_runs
 from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in, sweep_runs
 from gpt2dist.compare.read.run_record import AXES, Axis, Run
-from gpt2dist.compare.read.texts import known_text
 from gpt2dist.compare.show.table import csv_text, json_tree, text_lines
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
@@ -80,7 +79,7 @@ def read_runs(request: CompareRequest) -> list[Run]:
         folders = named_runs(request.runs, runs_dir)
     else:
         folders = runs_in(runs_dir)
-    return [read_run(folder, known_text) for folder in folders]
+    return [read_run(folder) for folder in folders]
 
 
 def _write_files(request: CompareRequest, comparison: Comparison) -> list[str]:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpt2dist.compare.read.references import Reference, references_for
-from gpt2dist.compare.read.run_record import AXES, Axis, Run
-from gpt2dist.compare.read.texts import in_bits, require_comparable
-from gpt2dist.compare.stats.frontier import (
-    Point,
-    learning_curve,
-    not_overtaken,
-    pareto,
-    reached_by,
-    spent_to_reach,
-)
+from gpt2dist.compare.read.run_record import AXES, Axis, Point, Run, Text, bits_per_byte
+from gpt2dist.compare.stats.frontier import not_overtaken, pareto, reached_by, spent_to_reach
 from gpt2dist.compare.stats.groups import (
     Group,
     describe_target,
@@ -26,9 +17,12 @@ from gpt2dist.compare.stats.groups import (
     varying,
     verdict,
 )
+from gpt2dist.errors import BadInput
+from gpt2dist.human import human_count
 from gpt2dist.plan.loss.predict import published_text
 
 NATS, BITS = "nats per token", "bits per byte"
+MOST_COLOURS = 8
 
 
 @dataclass(frozen=True)
@@ -63,17 +57,18 @@ class Comparison:
         return self._in_unit(run, run.best_val_loss)
 
     def curve(self, run: Run, axis: Axis) -> list[Point]:
-        return [(x, self._known(run, y)) for x, y in learning_curve(run, axis)]
+        factor = self._in_unit(run, 1.0) or 1.0
+        return [(x, y * factor) for x, y in run.curve(axis)]
 
-    def reached(self, run: Run, axis: Axis = "usd") -> Reached | None:
-        """None where the target was never reached, or what was spent is unknown."""
+    def reached(self, run: Run) -> Reached | None:
+        """None where the target was never reached, or the dollars are unknown."""
         if self.target_loss is None:
             return None
-        target = self.target_loss / self._known(run, 1.0)
-        crossed = spent_to_reach(run, target, axis)
+        curve = self.curve(run, "usd")
+        crossed = spent_to_reach(curve, self.target_loss)
         if crossed is not None:
             return Reached(crossed, at_most=False)
-        first = reached_by(run, target, axis)
+        first = reached_by(curve, self.target_loss)
         return None if first is None else Reached(first, at_most=True)
 
     def placed(self, axis: Axis) -> list[tuple[int, Point]]:
@@ -86,13 +81,7 @@ class Comparison:
         return found
 
     def _in_unit(self, run: Run, nats: float | None) -> float | None:
-        return None if nats is None else self._known(run, nats)
-
-    def _known(self, run: Run, nats: float) -> float:
-        if self.unit == NATS:
-            return nats
-        assert run.tokens_per_byte is not None
-        return nats * run.tokens_per_byte / math.log(2)
+        return nats if self.unit == NATS else bits_per_byte(nats, run.tokens_per_byte)
 
 
 def compare_runs(
@@ -105,15 +94,58 @@ def compare_runs(
     ranked = tuple(sorted(runs, key=lambda run: _rank(bare.final(run), run.name)))
     groups = tuple(group_runs(ranked, bare.final))
     ordered = Comparison(ranked, unit, groups, {}, (), target_loss, (), ())
+    texts = {run.text for run in ranked}
     return Comparison(
         runs=ranked,
         unit=unit,
         groups=groups,
         frontier={axis: _frontier(ordered, axis) for axis in AXES},
-        references=tuple(references_for(ranked)),
+        references=tuple(_references(texts)),
         target_loss=target_loss,
         findings=tuple(_findings(groups, unit, target_loss)),
         notes=(*notes, *_notes(ranked, groups)),
+    )
+
+
+def require_comparable(runs: Sequence[Run], *, force: bool) -> list[str]:
+    """Notes on what differs; BadInput where texts or tokenizers differ and nobody forces it."""
+    by_text: dict[Text, list[Run]] = {}
+    for run in runs:
+        by_text.setdefault(run.text, []).append(run)
+    if len(by_text) > 1:
+        kinds = "; ".join(f"{text} ({_names(found, 2)})" for text, found in by_text.items())
+        if not force:
+            raise BadInput(f"losses on different text do not compare: {kinds}; {_way_out(runs)}")
+        return [
+            f"different text or tokenizers: {kinds}. "
+            + (
+                "Losses are in bits per byte of the validation text, which no tokenizer changes"
+                if in_bits(runs)
+                else "Losses are in nats per token and do not compare: not every run's summary or "
+                "dataset on this machine says how many bytes its tokens are"
+            )
+        ]
+    if len({run.validation for run in runs}) > 1:
+        return [
+            "validation text differs (data.source, data.val_fraction, data.max_documents or "
+            "eval.tokens): small differences in loss may come from that alone"
+        ]
+    return []
+
+
+def in_bits(runs: Sequence[Run]) -> bool:
+    """Whether losses of these runs are shown in bits per byte: texts differ, bytes are known."""
+    return len({run.text for run in runs}) > 1 and all(run.tokens_per_byte for run in runs)
+
+
+def _way_out(runs: Sequence[Run]) -> str:
+    if in_bits(runs):
+        return "name runs of one text, or give --force to compare in bits per byte"
+    unknown = sum(run.tokens_per_byte is None for run in runs)
+    return (
+        f"name runs of one text, or give --force to show them all the same (not in bits per byte: "
+        f"{unknown} of {len(runs)} runs have neither a summary with the bytes of their tokens nor "
+        "their dataset on this machine)"
     )
 
 
@@ -149,6 +181,29 @@ def interval_places(
     return places
 
 
+def series_of(comparison: Comparison) -> tuple[list[str], list[int]]:
+    """Names of the series that share a colour, and the series of each run.
+
+    Runs of one size, or of one setting where all sizes are equal; at most MOST_COLOURS.
+    """
+    runs = comparison.runs
+    sizes = sorted({run.params for run in runs})
+    if 1 < len(sizes) <= MOST_COLOURS:
+        names = [f"{human_count(size)} parameters" for size in sizes]
+        return names, [sizes.index(run.params) for run in runs]
+    families = {group.family: index for index, group in enumerate(comparison.groups)}
+    if 1 < len(families) <= MOST_COLOURS:
+        return [group.label for group in comparison.groups], [families[run.family] for run in runs]
+    return ["runs"], [0] * len(runs)
+
+
+def _references(texts: set[Text]) -> list[Reference]:
+    if len(texts) != 1:
+        return []
+    text = texts.pop()
+    return references_for(text.source, text.tokenizer)
+
+
 def _rank(loss: float | None, name: str) -> tuple[bool, float, str]:
     return loss is None, loss or 0.0, name
 
@@ -168,13 +223,13 @@ def _findings(groups: Sequence[Group], unit: str, target: float | None) -> list[
 
 def _notes(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
     notes = []
-    unpriced = [run.name for run in runs if run.usd is None]
+    unpriced = [run for run in runs if run.usd is None]
     if unpriced:
         notes.append(
             f"dollars unknown: {_names(unpriced)} ran on a machine without a price "
             "(cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and usd_per_kwh)"
         )
-    unfinished = [run.name for run in runs if run.ended != "finished"]
+    unfinished = [run for run in runs if run.ended != "finished"]
     if unfinished:
         notes.append(f"not finished, left out of means: {_names(unfinished)}")
     keys = varying([group.runs[0] for group in groups]) if groups else []
@@ -185,6 +240,6 @@ def _notes(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+def _names(runs: Sequence[Run], most: int = 3) -> str:
+    shown = ", ".join(run.name for run in runs[:most])
+    return shown if len(runs) <= most else f"{shown} and {len(runs) - most} more"

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in
-from gpt2dist.compare.read.run_record import Run
-from gpt2dist.compare.read.texts import known_text
 from gpt2dist.compare.stats.scaling import CONSTANTS, ScalingFit, fit_scaling, observations_of
-from gpt2dist.errors import BadInput
 from gpt2dist.human import human_count
 from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, save_own_fit
 from gpt2dist.plan.loss.predict import compute_optimal
@@ -31,8 +28,7 @@ def fit(request: FitRequest, say: Callable[[str], None]) -> int:
     """Fits, says what came of it and how sure it is, and writes the file the planner reads."""
     runs_dir = Path(request.runs_dir)
     folders = named_runs(request.runs, runs_dir) if request.runs else runs_in(runs_dir, deep=True)
-    runs = [read_run(folder, known_text) for folder in folders]
-    _require_one_text(runs)
+    runs = [read_run(folder) for folder in folders]
     seen, passed_over = observations_of(runs)
     unfinished = sum(run.ended != "finished" for run in runs)
     if unfinished:
@@ -46,17 +42,6 @@ def fit(request: FitRequest, say: Callable[[str], None]) -> int:
     save_own_fit(path, found.own)
     say(f"written to {path}: gpt2dist plan predicts losses with it")
     return 0
-
-
-def _require_one_text(runs: Sequence[Run]) -> None:
-    """No force helps here: one law cannot describe losses that do not compare."""
-    texts = {run.text for run in runs}
-    if len(texts) > 1:
-        names = "; ".join(sorted(map(str, texts)))
-        raise BadInput(
-            f"runs learned different text: {names}; one law describes one text and "
-            "tokenizer: name the runs of one"
-        )
 
 
 def _describe(found: ScalingFit, source: str) -> list[str]:

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
 import json
-import types
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
+from gpt2dist.config.typed import base_type, build, key_paths, key_type, typed_value, unknown_key
 from gpt2dist.config.validate import check
 from gpt2dist.errors import BadInput
 
 Tree = dict[str, Any]
+
+ALIASES = {
+    "gpt2": "gpt2-124m", "gpt2-small": "gpt2-124m", "gpt2-117m": "gpt2-124m",
+    "gpt2-medium": "gpt2-355m", "gpt2-345m": "gpt2-355m", "gpt2-350m": "gpt2-355m",
+    "gpt2-large": "gpt2-774m", "gpt2-762m": "gpt2-774m", "gpt2-770m": "gpt2-774m",
+    "gpt2-xl": "gpt2-1558m", "gpt2-1.5b": "gpt2-1558m", "gpt2-1542m": "gpt2-1558m",
+}  # fmt: skip
+"The sizes as people and papers call them; `gpt2-` and capitals are optional."
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes in the package."""
     folder = resources.files("gpt2dist.config") / "recipes"
     return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_name(written: str) -> str:
+    """The recipe that `GPT2-XL`, `124m` or `gpt2-355m` means; BadInput names the nearest."""
+    names = recipe_names()
+    for name in (written.lower(), f"gpt2-{written.lower()}"):
+        if ALIASES.get(name, name) in names:
+            return ALIASES.get(name, name)
+    near = difflib.get_close_matches(written.lower(), [*names, *ALIASES], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise BadInput(
+        f"unknown recipe {written!r}; {hint}recipes: {', '.join(names)}; or give a .yaml file"
+    )
 
 
 def resolve(recipe: str, overrides: Sequence[str] = ()) -> Config:
@@ -36,27 +56,33 @@ def resolve(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """
     tree: Tree = {}
     if recipe.endswith((".yaml", ".yml")):
-        own = _read_yaml(Path(recipe))
-        base = own.get("recipe", "custom")
-        if base != "custom":
-            _merge(tree, _read_recipe(str(base)))
-        _merge(tree, own)
-        tree["recipe"] = base
-        where = recipe
+        where, own = recipe, read_yaml(Path(recipe))
+        base = str(own.get("recipe", "custom"))
     else:
-        _merge(tree, _read_recipe(recipe))
-        tree["recipe"] = recipe
-        where = f"recipe {recipe}"
+        where, own, base = f"recipe {recipe}", {}, recipe
+    if base != "custom":
+        base = recipe_name(base)
+        _merge(tree, _read_recipe(base))
+    _merge(tree, own)
+    tree["recipe"] = base
     for override in overrides:
         _set_path(tree, override)
-    config = from_tree(tree, where)
-    check(config)
-    return config
+    return from_tree(tree, where)
 
 
 def from_tree(tree: Mapping[str, Any], where: str) -> Config:
-    """The typed config of plain nested dicts; `where` names their origin in errors."""
-    return _build(Config, tree, prefix="", where=where)
+    """The one way to a config: types, bounds and combinations of plain nested dicts are checked.
+
+    `where` names their origin in errors.
+    """
+    config = build(Config, tree, prefix="", where=where)
+    check(config, where)
+    return config
+
+
+def from_record(tree: Mapping[str, Any], where: str) -> Config:
+    """The config of a run that was, or a part of it: what has run is not judged again."""
+    return build(Config, tree, prefix="", where=where)
 
 
 def to_tree(config: Config) -> Tree:
@@ -71,7 +97,7 @@ def dump(config: Config) -> str:
 
 def load_dumped(path: Path) -> Config:
     """The config that a run wrote beside itself."""
-    return from_tree(_read_yaml(path), str(path))
+    return from_record(read_yaml(path), str(path))
 
 
 def identity(config: Config) -> str:
@@ -97,31 +123,33 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def differences(config: Config, base: Config) -> list[str]:
+    """The overrides that make `config` of `base`."""
+    old = flatten(to_tree(base))
+    new = flatten(to_tree(config))
+    return [
+        f"{path}={_word(path, value)}"
+        for path, value in new.items()
+        if value != old[path] and path != "recipe"
+    ]
 
 
-def _read_recipe(name: str) -> Tree:
-    names = recipe_names()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise BadInput(
-            f"unknown recipe {name!r}; {hint}recipes: {', '.join(names)}; or give a .yaml file"
-        )
-    text = (resources.files("gpt2dist.config") / "recipes" / f"{name}.yaml").read_text()
-    return yaml.safe_load(text) or {}
+def _word(path: str, value: object) -> str:
+    """A value as an override spells it: plain text where it is read back as that text."""
+    if isinstance(value, str) and value and _read_value(path, value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
+    """The keys of a YAML file; BadInput for anything that is none, and for keys given twice."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), Loader=_Loader)
     except FileNotFoundError:
         raise BadInput(f"no such config file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read config file {path}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         line = " ".join(str(error).split())
         raise BadInput(f"{path} is not valid YAML: {line}") from None
     if tree is None:
@@ -129,6 +157,29 @@ def _read_yaml(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise BadInput(f"{path} must hold `section: {{key: value}}`, not {type(tree).__name__}")
     return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: the first one would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                problem = f"the key {key} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}  # 2026-11-26 is a text here
+
+
+def _read_recipe(name: str) -> Tree:
+    text = (resources.files("gpt2dist.config") / "recipes" / f"{name}.yaml").read_text()
+    return yaml.safe_load(text) or {}
 
 
 def _merge(tree: Tree, other: Mapping[str, Any]) -> None:
@@ -143,81 +194,21 @@ def _set_path(tree: Tree, override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise BadInput(f"cannot read override {override!r}; write section.key=value")
-    section, dot, key = path.partition(".")
-    if not dot:
-        hints = [known for known in _all_paths() if known.endswith(f".{path}")]
-        near = hints or difflib.get_close_matches(path, _all_paths(), n=1, cutoff=0.4)
-        raise BadInput(_unknown(path, near, "the command line"))
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        value = text
+    if path not in key_paths():
+        raise unknown_key(path, key_paths(), "the command line")
+    section, _, key = path.partition(".")
     if not isinstance(tree.setdefault(section, {}), dict):
         raise BadInput(f"config key {section} must hold keys, not {tree[section]!r}")
-    tree[section][key] = value
+    tree[section][key] = typed_value(path, _read_value(path, text), "the command line")
 
 
-def _all_paths() -> list[str]:
-    return list(flatten(to_tree(Config())))
-
-
-def _unknown(path: str, near: Sequence[str], where: str) -> str:
-    hint = f"; did you mean {near[0]}?" if near else "; see `gpt2dist config debug` for all keys"
-    return f"unknown config key {path}{hint} (in {where})"
-
-
-def _build(kind: Any, tree: Any, prefix: str, where: str) -> Any:
-    if not isinstance(tree, Mapping):
-        raise BadInput(f"{prefix.rstrip('.')} must hold keys, not {tree!r} (in {where})")
-    hints = _hints(kind)
-    values = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if key not in hints:
-            pool = _all_paths() if prefix else list(hints)
-            near = difflib.get_close_matches(path, pool, n=1, cutoff=0.5)
-            raise BadInput(_unknown(path, near, where))
-        if dataclasses.is_dataclass(hints[key]):
-            values[key] = _build(hints[key], value or {}, f"{path}.", where)
-        else:
-            values[key] = _convert(hints[key], value, path, where)
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
-    """`value` as the type a field declares; YAML reads 6e-4 and 1e9 as text, users mean numbers."""
-    origin, options = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(o for o in options if o is not type(None)), value, path, where)
-    if origin is Literal:
-        if value in options and not isinstance(value, bool):
-            return value
-        raise BadInput(f"{path}={value} is none of {', '.join(map(str, options))} (in {where})")
-    number = _number(value)
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and number is not None and float(number).is_integer():
-        return int(number)
-    if hint is float and number is not None:
-        return float(number)
-    if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise BadInput(f"{path}={value!r} is not {names[hint]} (in {where})")
-
-
-def _number(value: Any) -> int | float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, str):
-        text = value.replace("_", "").strip()
-        for kind in (int, float):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    return None
+def _read_value(path: str, text: str) -> Any:
+    """The YAML value of a word; what a text key gets stays as it was written, but for quotes."""
+    try:
+        value = yaml.load(text, Loader=_Loader) if text else ""
+    except (yaml.YAMLError, ValueError):
+        return text
+    kind, optional = base_type(key_type(path))
+    if kind is str and not isinstance(value, str) and not (optional and value is None):
+        return text
+    return value

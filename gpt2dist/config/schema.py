@@ -1,93 +1,110 @@
-"""Every setting of a run, typed and frozen.
+"""Every setting of a run, typed, bounded and frozen.
 
 `model`, `data`, `optim` and `train` say what is learned and form the run's identity.
 All other sections say where, how and for how much it is computed; they never change the curve.
+A bound refuses what cannot be meant and says why; what fits is for the planner to say.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from gpt2dist.config.bounds import NotEmpty, at_least, not_negative, positive, share
+
+MOST_STEPS = 99_999_999
+GPT3 = "GPT-3 (arXiv:2005.14165) has"
+LLAMA3 = "Llama 3 (arXiv:2407.21783) learned from 1.5e13"
+FP32 = "fp32 ends at 3.4e38"
+Steps = Annotated[int, at_least(1, most=MOST_STEPS, why="checkpoints have eight digits for it")]
+Count = Annotated[int, at_least(1, most=2**53, why="larger whole numbers are not exact in JSON")]
+Tokens = Annotated[int, at_least(1, most=1e15, why=LLAMA3)]
+Positive = Annotated[float, positive(most=1e38, why=FP32)]
+NotNegative = Annotated[float, not_negative(most=1e38, why=FP32)]
+Share = Annotated[float, share()]
+ShareBelowOne = Annotated[float, share(below_one=True)]
+Text = Annotated[str, NotEmpty()]
 Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    layers: int = 12
-    heads: int = 12
-    width: int = 768
-    context: int = 1024
+    layers: Annotated[int, at_least(1, most=1_000, why=f"{GPT3} 96")] = 12
+    heads: Annotated[int, at_least(1, most=1_000, why=f"{GPT3} 96")] = 12
+    width: Annotated[int, at_least(1, most=100_000, why=f"{GPT3} 12,288")] = 768
+    context: Annotated[int, at_least(1, most=2**20, why=f"{GPT3} 2,048")] = 1024
     "Tokens a window holds; the number of learned positions."
-    vocab: int = 50257
+    vocab: Annotated[int, at_least(1, most=2**16, why="shards hold 16-bit tokens")] = 50257
     "50257 for the gpt2 tokenizer, 257 for bytes."
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     "GPT-2 (2019) used 0.1; 0 is better below one epoch."
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    source: str = "stdlib"
+    source: Text = "stdlib"
     "stdlib, a path or glob, hf:OWNER/NAME[:CONFIG], or a folder that `data prepare` wrote."
     tokenizer: Literal["gpt2", "bytes"] = "gpt2"
-    val_fraction: float = 0.005
+    val_fraction: ShareBelowOne = 0.005
     "Share of documents held out, chosen by a hash of each document's text."
-    text_field: str = "text"
+    text_field: Text = "text"
     "Column of jsonl, csv, parquet and Hugging Face sources that holds the text."
-    max_documents: int | None = None
+    max_documents: Count | None = None
     "Stop after this many documents of the source; None takes all."
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    peak_lr: float = 6e-4
-    final_lr_fraction: float = 0.1
+    peak_lr: Positive = 6e-4
+    final_lr_fraction: Share = 0.1
     "The rate at the last step, as a share of peak_lr."
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    warmup_steps: int = 700
-    decay_fraction: float = 0.2
+    warmup_steps: Annotated[int, not_negative(most=MOST_STEPS, why="no run is longer")] = 700
+    decay_fraction: Share = 0.2
     "Share of all steps that wsd spends falling; the other schedules ignore it."
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
+    beta1: ShareBelowOne = 0.9
+    beta2: ShareBelowOne = 0.95
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.1
     "Applied to matrices and embeddings, never to biases and norms."
-    clip_norm: float = 1.0
+    clip_norm: NotNegative = 1.0
     "Global gradient norm; 0 turns clipping off."
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    tokens: int = 10_000_000_000
+    tokens: Tokens = 10_000_000_000
     "Length of the run; rounded up to whole steps."
-    batch_tokens: int = 524_288
+    batch_tokens: Annotated[int, at_least(1, most=2**30, why=f"{GPT3} 3.2 million")] = 524_288
     "Tokens per optimizer step, whatever the hardware."
-    seed: int = 0
+    seed: Annotated[int, not_negative(most=2**32 - 1, why="each step makes 64 bits of it")] = 0
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
     device: Device = "auto"
-    workers: int | None = None
+    workers: Annotated[int, at_least(1, most=100_000, why="no cluster has more GPUs")] | None = None
     "One process per GPU. None: every GPU there is, or cpu_workers without one."
-    cpu_workers: int = 1
-    micro_batch: int | None = None
+    cpu_workers: Annotated[int, at_least(1, most=1_024, why="one process each")] = 1
+    micro_batch: Annotated[int, at_least(1, most=2**20, why="no GPU holds more")] | None = None
     "Sequences per forward pass and worker. None: the largest that fits and divides the batch."
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    "auto: bf16 where the device computes it natively, else fp32."
+    "auto: bf16 where the device computes it natively, else fp16 on a GPU, fp32 on a CPU."
     mixed_precision: Literal["autocast", "engine"] = "autocast"
     "autocast keeps fp32 weights; engine is DeepSpeed's bf16/fp16 mode with fp32 masters."
     recompute: bool = False
     "Recompute each block's activations in the backward pass: less memory, a third more work."
     compile: bool | None = None
     "torch.compile; None: on for CUDA, off for CPU."
-    max_restarts: int = 3
+    max_restarts: Annotated[int, not_negative(most=10_000, why="each takes a minute or more")] = 3
     "How often lost workers are replaced before the run gives up."
-    usd_per_hour: float | None = None
+    usd_per_hour: Annotated[float, not_negative(most=1e6, why="8 H100 cost 10 to 100")] | None = (
+        None
+    )
     "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else watts x usd_per_kwh, else 0."
-    watts: float | None = None
+    watts: Annotated[float, not_negative(most=1e6, why="72 B200 draw 1.2e5")] | None = None
     "Draw of one own machine under load."
-    usd_per_kwh: float | None = None
+    usd_per_kwh: Annotated[float, not_negative(most=100, why="homes pay 0.05 to 0.5")] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,46 +115,46 @@ class ZeroConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every_steps: int | None = 1000
-    every_minutes: float | None = 20.0
-    keep_last: int = 2
+    every_steps: Steps | None = 1000
+    every_minutes: Annotated[float, positive(most=525_600, why="a year")] | None = 20.0
+    keep_last: Steps = 2
     keep_best: bool = True
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    every_steps: int | None = 250
-    tokens: int = 10_485_760
+    every_steps: Steps | None = 250
+    tokens: Tokens = 10_485_760
     "Validation tokens per evaluation, from the front of the validation split."
-    sample_every_steps: int | None = 1000
+    sample_every_steps: Steps | None = 1000
     sample_prompt: str = "\n"
-    sample_tokens: int = 64
+    sample_tokens: Count = 64
 
 
 @dataclass(frozen=True)
 class BudgetConfig:
     """Hard limits: the run saves and stops before it would pass one."""
 
-    usd: float | None = None
-    hours: float | None = None
-    tokens: int | None = None
+    usd: Annotated[float, positive(most=1e12, why="a trillion dollars")] | None = None
+    hours: Annotated[float, positive(most=1e6, why="more than a century")] | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
 class TrackConfig:
-    every_steps: int = 10
+    every_steps: Steps = 10
     "Optimizer steps per row."
     mlflow: bool = True
-    experiment: str = "gpt2dist"
-    uri: str | None = None
+    experiment: Text = "gpt2dist"
+    uri: Text | None = None
     "None: $MLFLOW_TRACKING_URI, else sqlite beside the runs."
 
 
 @dataclass(frozen=True)
 class PathsConfig:
-    runs: str = "runs"
-    data: str = "data"
-    dataset: str | None = None
+    runs: Text = "runs"
+    data: Text = "data"
+    dataset: Text | None = None
     "Folder of prepared shards; None: a folder under `data` named after source and tokenizer."
 
 
@@ -168,3 +185,8 @@ class Config:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return -(-self.train.tokens // self.train.batch_tokens)
+
+    @property
+    def total_tokens(self) -> int:
+        """`train.tokens`, rounded up to whole steps."""
+        return self.total_steps * self.train.batch_tokens

@@ -11,25 +11,59 @@ Everything between the run's own stop and the end of the bill is reserved, at fu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.machine.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.costs import IDLE_MINUTES, checkpoint_seconds
+from gpt2dist.plan.plan_record import Plan
 
 OWN_STOP_S = 120
 """Between the budget at which the run stops by itself and the SIGTERM from outside."""
 
 GRACE_S = 300
-"""Between SIGTERM, upon which the run saves, and SIGKILL; the task's env GRACE_S changes it."""
+"""Between SIGTERM, upon which the run saves, and SIGKILL, of a run that nobody planned."""
+
+LEAST_GRACE_S = 120
 
 UPLOAD_S = 600
-"""The longest that the last upload to a bucket may take."""
+"""The longest that the last upload to a bucket may take, of a run that nobody planned."""
+
+UPLOAD_BYTES_PER_S = 100e6
+"""From one machine to a bucket. Assumed; the last upload may take twice as long."""
+
+CHECKPOINT_BYTES_PER_PARAM = 12
+"""fp32 weights and Adam's two moments."""
 
 TEARDOWN_S = 240
 """Billing before the clock starts and after the order to give the machine back. Assumed."""
 
-RESERVE_S = OWN_STOP_S + GRACE_S + UPLOAD_S + IDLE_MINUTES * 60 + TEARDOWN_S
-"""What is kept back of every budget, in seconds of the full price."""
+
+@dataclass(frozen=True)
+class Reserve:
+    """What is kept back of a budget for the time after the run's own stop."""
+
+    grace_s: float = GRACE_S
+    "The task's env GRACE_S."
+    upload_s: float = UPLOAD_S
+    "The task's env UPLOAD_S; 0 where there is no bucket."
+
+    @classmethod
+    def of(cls, plan: Plan, *, bucket: bool) -> Reserve:
+        """Twice a step, a validation and a save until SIGKILL, twice the last upload after it."""
+        assert plan.throughput is not None
+        evaluation_s = plan.config.eval.tokens / plan.throughput.tokens_per_s / 3
+        save_s = checkpoint_seconds(plan.params)
+        grace_s = 60 + 2 * (plan.throughput.step_seconds + evaluation_s + save_s)
+        upload_s = 60 + 2 * plan.params * CHECKPOINT_BYTES_PER_PARAM / UPLOAD_BYTES_PER_S
+        return cls(max(LEAST_GRACE_S, math.ceil(grace_s)), math.ceil(upload_s) if bucket else 0)
+
+    @property
+    def seconds(self) -> float:
+        return OWN_STOP_S + self.grace_s + self.upload_s + IDLE_MINUTES * 60 + TEARDOWN_S
+
+    def beyond_plan_usd(self, usd_per_hour: float) -> float:
+        """What it adds to a plan, which counts the idle minutes itself."""
+        return usd_per_hour * (self.seconds / 3600 - IDLE_MINUTES / 60)
 
 
 @dataclass(frozen=True)
@@ -40,19 +74,20 @@ class Allowance:
     usd_per_hour: float
     spent_usd: float
     "By earlier machines, and by these since they are billed."
-    grace_s: float = GRACE_S
+    reserve: Reserve = field(default_factory=Reserve)
 
     def __post_init__(self) -> None:
-        numbers = (self.budget_usd, self.usd_per_hour, self.spent_usd, self.grace_s)
+        kept = (self.reserve.grace_s, self.reserve.upload_s)
+        numbers = (self.budget_usd, self.usd_per_hour, self.spent_usd, *kept)
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
             raise BadInput(
                 f"budget ${self.budget_usd}, price ${self.usd_per_hour} per hour and "
-                f"${self.spent_usd} spent, {self.grace_s} s of grace must be numbers, not below 0"
+                f"${self.spent_usd} spent, {kept} s of grace and upload must be numbers from 0"
             )
 
     @property
     def reserve_usd(self) -> float:
-        return self.usd_per_hour * (RESERVE_S - GRACE_S + self.grace_s) / 3600
+        return self.usd_per_hour * self.reserve.seconds / 3600
 
     @property
     def run_usd(self) -> float:
@@ -110,6 +145,6 @@ def spent_now(
 ) -> float:
     """Past attempts, and the present machines since they are billed or were last accounted for.
 
-    `last_seen_at`: the run's last sign of life, on whatever machine; time up to it is in past_usd.
+    `last_seen_at`: the run's last sign of life on these machines; time up to it is in past_usd.
     """
     return past_usd + max(0.0, now - max(billed_from, last_seen_at)) * usd_per_hour / 3600

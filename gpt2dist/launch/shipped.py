@@ -13,14 +13,14 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from gpt2dist.config.load import resolve, run_name
+from gpt2dist.launch.allowance import Reserve
+from gpt2dist.launch.target import default_budget_usd
 from gpt2dist.launch.task import (
     MOUNT,
     Rental,
     Tree,
     amounts,
-    default_budget_usd,
     plan_comment,
-    plan_settings,
     render,
     task_tree,
     train_tree,
@@ -148,7 +148,7 @@ def plans(training: Training) -> list[Plan]:
     for provider, on in training.places:
         hardware = parse_on(on)
         offer = _packaged_offer(hardware, provider, training.spot)
-        found.append(plan_run(config, hardware, offer, spot=training.spot))
+        found.append(plan_run(config, hardware, offer))
     return found
 
 
@@ -171,14 +171,17 @@ def training_file(name: str, training: Training) -> str:
     """One training task, with a plan for each provider on top."""
     priced = plans(training)
     rentals = [_rental(plan) for plan in priced]
-    settings = {word for plan in priced for word in plan_settings(plan) if plan.measures}
+    settings = {word for plan in priced for word in plan.settings(priced=False) if plan.measures}
+    kept = [Reserve.of(plan, bucket=True) for plan in priced]
+    reserve = Reserve(max(r.grace_s for r in kept), max(r.upload_s for r in kept))
     tree = train_tree(
         name=name.replace("_", "-"),
         rentals=rentals,
         nodes=priced[0].nodes,
         recipe=training.recipe,
         run=run_name(resolve(training.recipe)),
-        budget_usd=[math.ceil(HEADROOM * default_budget_usd(plan)) for plan in priced],
+        budget_usd=[math.ceil(HEADROOM * default_budget_usd(plan, reserve)) for plan in priced],
+        reserve=reserve,
         overrides=sorted(settings),
     )
     usage = USAGE

@@ -7,21 +7,22 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from gpt2dist.config.load import identity, run_name
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.human import human_duration
-from gpt2dist.launch.allowance import Allowance
+from gpt2dist.human import human_duration, usd
+from gpt2dist.launch.allowance import Allowance, Reserve
 from gpt2dist.launch.providers import PROVIDERS, require_credentials
 from gpt2dist.launch.record import FOLDER, LaunchRecord
 from gpt2dist.launch.sky_command import DETACHED, JOB_FAILED, call, fetch_runs, find_sky, works_on
 from gpt2dist.launch.target import (
     Target,
     choose,
+    default_budget_usd,
     file_target,
     recipe_target,
     require_affordable,
@@ -31,11 +32,9 @@ from gpt2dist.launch.task import (
     MOUNT,
     SECRETS,
     Rental,
-    default_budget_usd,
     plan_comment,
-    plan_settings,
     render,
-    task_yaml,
+    train_tree,
 )
 from gpt2dist.plan.describe import as_json, describe
 from gpt2dist.plan.plan_record import Plan
@@ -54,7 +53,7 @@ class LaunchRequest:
     on: str | None = None
     "Hardware such as A100-80GB:8; a task file names its own."
     usd: float | None = None
-    "Hard limit in dollars; None: the upper end of the plan's range."
+    "Hard limit in dollars; None: the upper end of the plan's range and the reserve."
     spot: bool = False
     provider: str | None = None
     bucket: str | None = None
@@ -85,21 +84,15 @@ def launch(
         )
     choice = choose(target)
     plan = choice.plan
-    if request.usd is not None:
-        require_affordable(target, plan, request.usd)
-    budget_usd = default_budget_usd(plan) if request.usd is None else request.usd
-    assert plan.usd_per_hour is not None
-    allowance = Allowance(budget_usd, plan.usd_per_hour, 0.0)
+    reserve = Reserve.of(plan, bucket=request.bucket is not None)
+    budget_usd = default_budget_usd(plan, reserve) if request.usd is None else request.usd
+    require_affordable(target, plan, reserve, budget_usd)
     name = request.name or _name(target)
-    text = _task_text(request, target, plan, name, budget_usd)
+    text = _task_text(request, target, plan, reserve, name, budget_usd)
     say(describe(plan))
     for note in choice.notes:
         say(f"note     {note}")
-    say(
-        f"budget   ${budget_usd:.2f} at most: the run saves and stops before "
-        f"${allowance.run_usd:.2f}, is ended by force {human_duration(allowance.deadline_s or 0)} "
-        "after boot, and the rest is kept for saving and giving the machines back"
-    )
+    say(_budget_line(plan, reserve, budget_usd))
     runs = Path(request.runs)
     task_file = runs / FOLDER / f"{name}.yaml"
     words = _sky_words(name, task_file, target.spot)
@@ -117,18 +110,35 @@ def launch(
     return _after(request, record, sky, code, say)
 
 
+def _budget_line(plan: Plan, reserve: Reserve, budget_usd: float) -> str:
+    assert plan.usd is not None
+    assert plan.usd_range is not None
+    assert plan.usd_per_hour is not None
+    allowance = Allowance(budget_usd, plan.usd_per_hour, 0.0, reserve)
+    return (
+        f"budget   {usd(budget_usd)} at most: planned {usd(plan.usd)} (up to "
+        f"{usd(plan.usd_range[1])}), reserve "
+        f"{usd(reserve.beyond_plan_usd(plan.usd_per_hour))} for saving and giving the machines "
+        f"back; the run saves and stops before {usd(allowance.run_usd)}, and is ended by force "
+        f"{human_duration(allowance.deadline_s or 0)} after boot"
+    )
+
+
 def _target(request: LaunchRequest) -> Target:
     if _is_task_file(request.target):
         if request.on is not None:
             raise BadInput(
                 f"on={request.on}: {request.target} names its own machines; leave it out"
             )
-        return file_target(
+        target = file_target(
             request.target, request.overrides, provider=request.provider, spot=request.spot
         )
-    return recipe_target(
-        request.target, request.overrides, request.on, spot=request.spot, provider=request.provider
-    )
+    else:
+        on, provider = request.on, request.provider
+        target = recipe_target(
+            request.target, request.overrides, on, spot=request.spot, provider=provider
+        )
+    return replace(target, data_ready=request.data is not None)
 
 
 def _is_task_file(target: str) -> bool:
@@ -149,28 +159,41 @@ def _name(target: Target) -> str:
 
 
 def _task_text(
-    request: LaunchRequest, target: Target, plan: Plan, name: str, budget_usd: float
+    request: LaunchRequest,
+    target: Target,
+    plan: Plan,
+    reserve: Reserve,
+    name: str,
+    budget_usd: float,
 ) -> str:
     if not re.fullmatch(rf"[A-Za-z][-A-Za-z0-9]{{0,{LONGEST_NAME - 2}}}[A-Za-z0-9]", name):
         raise BadInput(
             f"--name {name}: letters, digits and dashes, a letter first, at most {LONGEST_NAME}"
         )
+    assert plan.offer is not None
+    rental = Rental.of(plan.offer)
+    settings = plan.settings(target.recipe, priced=False)  # the price reaches it as USD_PER_HOUR
     if target.tree is None:
-        return task_yaml(
-            target.config,
-            plan,
-            usd=budget_usd,
+        tree = train_tree(
             name=name,
-            overrides=target.overrides,
+            rentals=[rental],
+            nodes=plan.nodes,
+            recipe=target.recipe,
+            run=run_name(plan.config),
+            budget_usd=[budget_usd],
+            reserve=reserve,
+            overrides=settings,
             bucket=request.bucket,
             data=request.data,
         )
-    assert plan.offer is not None
-    rental = Rental.of(plan.offer)
+        comment = [f"# {plan.recipe}, written by `gpt2dist launch`.", plan_comment(plan)]
+        return render(tree, comment)
     envs = {
-        "OVERRIDES": shlex.join([*target.overrides, *plan_settings(plan)]),
+        "OVERRIDES": shlex.join(settings),
         "RUN": run_name(target.config),
         "BUDGET_USD": f"{budget_usd:g}",
+        "GRACE_S": f"{reserve.grace_s:g}",
+        "UPLOAD_S": f"{reserve.upload_s:g}",
         "USD_PER_HOUR": f"{rental.usd_per_hour:g}",
     }
     if request.data is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,12 @@ import yaml
 from gpt2dist.config.load import resolve
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.launch.allowance import RESERVE_S
+from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.providers import PROVIDERS, require_capable, require_credentials
-from gpt2dist.plan.goals import Goal, plan_for
-from gpt2dist.plan.machine.costs import IDLE_MINUTES
+from gpt2dist.plan.goals import WHOLE, Goal
 from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import offer_for, plan_run
+from gpt2dist.plan.planner import Basis, offer_for, plan_run
 
 Tree = dict[str, Any]
 
@@ -38,6 +38,8 @@ class Target:
     spot: bool
     tree: Tree | None = None
     "The task file, when one was named."
+    data_ready: bool = False
+    "Prepared shards are given with it."
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def file_target(path: str, overrides: Sequence[str], *, provider: str | None, sp
 
 
 def _require_rented(config: Config) -> None:
+    if config.budget.usd is not None:
+        raise BadInput(
+            f"budget.usd={config.budget.usd:g}: a launch has one limit for run and machines; "
+            f"give it as --usd {config.budget.usd:g}"
+        )
     if config.cluster.usd_per_hour is not None or config.cluster.watts is not None:
         raise BadInput(
             "cluster.usd_per_hour and cluster.watts price machines of your own; launch rents: "
@@ -147,7 +154,7 @@ def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
     plans, notes, refusals = [], [], []
     for provider, on in target.places:
         try:
-            plan = plan_at(target, target.config, provider, on)
+            plan = plan_at(target, provider, on)
             _require_runs(plan, on)
             plans.append(plan)
         except BadInput as refusal:
@@ -167,16 +174,17 @@ def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
     return Choice(chosen, tuple(shown))
 
 
-def plan_at(target: Target, config: Config, provider: str, on: str) -> Plan:
+def plan_at(target: Target, provider: str, on: str, goal: Goal = WHOLE) -> Plan:
     hardware = parse_on(on)
-    offer = offer_for(config, hardware, spot=target.spot, provider=provider)
-    return plan_run(config, hardware, offer, spot=target.spot)
+    offer = offer_for(target.config, hardware, spot=target.spot, provider=provider)
+    basis = Basis(data_ready=target.data_ready)
+    return plan_run(target.config, hardware, offer, goal=goal, basis=basis)
 
 
 def _require_runs(plan: Plan, on: str) -> None:
     if plan.runs:
         return
-    need = f"needs {plan.peak_gib:.1f} GiB a GPU, {plan.gpu} has {plan.gpu_memory_gib:.1f}"
+    need = f"needs {plan.wanted_gib:.1f} GiB a GPU, {plan.gpu} has {plan.gpu_memory_gib:.1f}"
     measures = ", ".join(measure.setting or measure.name for measure in plan.measures)
     helps = f"; it would take {measures}" if measures else "; no measure makes it fit"
     raise BadInput(f"on={on}: {plan.recipe} {need}{helps}")
@@ -191,32 +199,38 @@ def _reachable(plan: Plan, environ: Mapping[str, str]) -> bool:
     return True
 
 
-def require_affordable(target: Target, plan: Plan, usd: float) -> None:
+def default_budget_usd(plan: Plan, reserve: Reserve) -> float:
+    """The upper end of what the plan expects and the reserve, in whole dollars."""
+    assert plan.usd_range is not None
+    assert plan.usd_per_hour is not None
+    return float(math.ceil(plan.usd_range[1] + reserve.beyond_plan_usd(plan.usd_per_hour)))
+
+
+def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float) -> None:
     """BadInput, naming the length that would do, when the plan cannot end within `usd`."""
     assert plan.usd is not None
     assert plan.usd_per_hour is not None
     assert plan.offer is not None
-    # The plan counts the idle minutes; the reserve also those that saving and ending may take.
-    margin_usd = plan.usd_per_hour * (RESERVE_S / 3600 - IDLE_MINUTES / 60)
-    if plan.usd + margin_usd <= usd:
+    kept_usd = reserve.beyond_plan_usd(plan.usd_per_hour)
+    if plan.usd + kept_usd <= usd:
         return
     provider, on = plan.offer.provider, _on(plan)
-    if usd <= margin_usd:
-        raise BadInput(
-            f"--usd {usd:g} cannot buy one evaluation: ${margin_usd:.2f} of it are reserved for "
-            f"saving and giving back machines of ${plan.usd_per_hour:.2f} per hour"
-        )
-    shorter = plan_for(
-        target.config,
-        Goal(usd=usd - margin_usd),
-        lambda config: plan_at(target, config, provider, on),
+    kept = (
+        f"${kept_usd:.2f} of it are reserved for saving and giving back machines of "
+        f"${plan.usd_per_hour:.2f} per hour"
     )
+    try:
+        shorter = plan_at(target, provider, on, Goal(usd=usd - kept_usd))
+    except BadInput:
+        raise BadInput(
+            f"--usd {usd:g} cannot buy one step and one evaluation of {plan.recipe} on {on} at "
+            f"{provider}; {kept}"
+        ) from None
     assert plan.usd_range is not None
     low, high = plan.usd_range
     raise BadInput(
         f"--usd {usd:g}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
-        f"({low:.2f} to {high:.2f}) and ${margin_usd:.2f} of reserve; "
-        f"train.tokens={shorter.tokens:.3g} would fit"
+        f"({low:.2f} to {high:.2f}), and {kept}; train.tokens={shorter.tokens:.3g} would fit"
     )
 
 

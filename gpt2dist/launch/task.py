@@ -6,7 +6,6 @@ files only name hardware, price, budget and the run.
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from gpt2dist.config.load import run_name
-from gpt2dist.config.schema import Config
+from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.providers import require_capable
 from gpt2dist.plan.machine.costs import IDLE_MINUTES
 from gpt2dist.plan.machine.prices import Offer
@@ -99,6 +97,7 @@ def train_tree(
     recipe: str,
     run: str,
     budget_usd: Sequence[float],
+    reserve: Reserve,
     overrides: Sequence[str] = (),
     bucket: str | None = None,
     data: str | None = None,
@@ -118,6 +117,8 @@ def train_tree(
         "RUN": run,
         "BUDGET_USD": amounts(rentals, budget_usd),
         "USD_PER_HOUR": amounts(rentals, [rental.usd_per_hour for rental in rentals]),
+        "GRACE_S": f"{reserve.grace_s:g}",
+        "UPLOAD_S": f"{reserve.upload_s:g}",
         "BUCKET": MOUNT if mounted else bucket or "",
         "DATA": data or "",
     }
@@ -176,47 +177,6 @@ def plan_comment(plan: Plan) -> str:
         f"{plan.hours:.1f} h, ${plan.usd:.2f} ({low:.2f} to {high:.2f}), "
         f"${plan.usd_per_hour:.2f}/h, {plan.offer.source}"
     )
-
-
-def default_budget_usd(plan: Plan) -> float:
-    """The upper end of what the plan expects, in whole dollars: the run is not meant to hit it."""
-    assert plan.usd_range is not None
-    return float(math.ceil(plan.usd_range[1]))
-
-
-def task_yaml(
-    config: Config,
-    plan: Plan,
-    *,
-    usd: float | None,
-    name: str,
-    overrides: Sequence[str],
-    bucket: str | None,
-    data: str | None = None,
-) -> str:
-    """The SkyPilot task that runs a plan at its offer, as YAML with the plan on top.
-
-    `overrides` are those of the command line; the plan's own settings follow them. A spot offer
-    makes a task for `sky jobs launch`.
-    """
-    assert plan.offer is not None
-    tree = train_tree(
-        name=name,
-        rentals=[Rental.of(plan.offer)],
-        nodes=plan.nodes,
-        recipe=plan.recipe,
-        run=run_name(config),
-        budget_usd=[default_budget_usd(plan) if usd is None else usd],
-        overrides=[*overrides, *plan_settings(plan)],
-        bucket=bucket,
-        data=data,
-    )
-    return render(tree, [f"# {plan.recipe}, written by `gpt2dist launch`.", plan_comment(plan)])
-
-
-def plan_settings(plan: Plan) -> list[str]:
-    """What makes `gpt2dist train` run the plan; the price reaches it as USD_PER_HOUR."""
-    return [word for word in plan.settings() if not word.startswith("cluster.usd_per_hour=")]
 
 
 def render(tree: Tree, comment: Sequence[str]) -> str:

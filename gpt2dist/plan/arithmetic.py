@@ -1,8 +1,15 @@
-"""How many parameters a model has and how many FLOPs a trained token costs."""
+"""How many parameters a model has, how many FLOPs a trained token costs, and what writing takes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gpt2dist.config.schema import ModelConfig
+
+WEIGHT_BYTES = 4
+"""`sample` keeps fp32 weights and computes under autocast."""
+
+GIB = 2**30
 
 
 def parameters(model: ModelConfig) -> int:
@@ -24,3 +31,28 @@ def flops_per_token(model: ModelConfig) -> int:
     d = model.width
     matmul = 12 * model.layers * d * d + model.vocab * d
     return 6 * matmul + 12 * model.layers * d * model.context
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Text from a model on one GPU: the arithmetic of `gpt2dist sample`."""
+
+    weights_gib: float
+    cache_gib: float
+    "Keys and values of one sequence of full context."
+    tokens_per_s_at_most: float
+    "Of one sequence: each token reads all weights and, in the mean, half the cache."
+
+
+def generation(model: ModelConfig, bandwidth_gbs: float, cache_bytes: int = 2) -> Generation:
+    """Bounded by memory bandwidth, as decoding one sequence is (arXiv:2211.05102, section 2).
+
+    `cache_bytes`: of one number of the cache, 2 under autocast.
+    """
+    weights = WEIGHT_BYTES * parameters(model)
+    cache = cache_bytes * 2 * model.layers * model.context * model.width
+    return Generation(
+        weights_gib=weights / GIB,
+        cache_gib=cache / GIB,
+        tokens_per_s_at_most=1e9 * bandwidth_gbs / (weights + cache / 2),
+    )

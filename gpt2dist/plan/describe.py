@@ -16,13 +16,14 @@ UNKNOWN = "unknown"
 
 def describe(plan: Plan) -> str:
     """One plan, priced, for a terminal."""
-    return "\n".join([*_what(plan), *_memory(plan), *_speed(plan), *_money(plan), *_loss(plan)])
+    parts = (_what, _memory, _speed, _money, _beside, _loss)
+    return "\n".join(line for part in parts for line in part(plan))
 
 
-def compute_optimal_line(plan: Plan, source: str, own_fit: OwnFit | None = None) -> str:
+def compute_optimal_line(plan: Plan, own_fit: OwnFit | None = None) -> str:
     """The size and length at which the plan's compute would reach the lowest loss."""
     flops = 6.0 * plan.params * plan.tokens
-    params, tokens = compute_optimal(flops, source, own_fit=own_fit)
+    params, tokens = compute_optimal(flops, plan.config.data.source, own_fit=own_fit)
     return (
         f"for this compute the lowest loss comes from about {human_count(params)} parameters "
         f"and {human_count(tokens)} tokens"
@@ -72,8 +73,11 @@ def refusals(refused: Sequence[Refused], limit: int = 8) -> str:
     return "\n".join(lines)
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data; the names of its fields are kept stable."""
+def as_json(plan: Plan, recipe: str | None = None) -> dict[str, Any]:
+    """The plan as plain data; the names of its fields are kept stable.
+
+    `settings` are overrides of `recipe`, by default the plan's own.
+    """
     offer, cost = plan.offer, plan.cost
     return {
         "recipe": plan.recipe,
@@ -110,7 +114,9 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "val_loss": plan.val_loss,
         "val_loss_range": plan.val_loss_range,
         "val_loss_basis": plan.loss.basis if plan.loss else None,
-        "settings": plan.settings(),
+        "generation": vars(plan.generation),
+        "runs_at_once": plan.runs_at_once,
+        "settings": plan.settings(recipe),
     }
 
 
@@ -144,10 +150,10 @@ def _memory(plan: Plan) -> list[str]:
     ]
     parts = " + ".join(f"{name} {value:.2f}" for name, value in terms)
     spare = room - plan.peak_gib
-    if not plan.fits and plan.measures:
-        verdict = f"fits with the measures below, {spare:.1f} GiB to spare"
-    elif spare >= 0:
+    if plan.fits:
         verdict = f"fits, {spare:.1f} GiB to spare"
+    elif plan.measures:
+        verdict = f"fits with the measures below, {spare:.1f} GiB to spare"
     else:
         verdict = f"does not fit: {-spare:.1f} GiB too much"
     if plan.measured_peak_gib is not None:
@@ -158,7 +164,9 @@ def _memory(plan: Plan) -> list[str]:
         lines.append(f"         and {memory.host_gib:.0f} GiB of host memory a machine")
     lines += _batch(plan)
     if not plan.fits and plan.measures:
-        lines.append("         does not fit as configured; it does with:")
+        lines.append(
+            f"         does not fit as configured ({plan.wanted_gib:.1f} GiB); it does with:"
+        )
         for measure in plan.measures:
             how = measure.setting or "arithmetic only, `gpt2dist train` does not offer it"
             lines.append(
@@ -224,6 +232,18 @@ def _loss(plan: Plan) -> list[str]:
         return ["loss     unknown: no published run learns from this text, and no fit of your own"]
     loss = plan.loss
     return [f"loss     {loss.loss:.2f} ({loss.low:.2f} to {loss.high:.2f}); {loss.basis}"]
+
+
+def _beside(plan: Plan) -> list[str]:
+    """What else people ask of a GPU: how fast it writes, how many models it trains at once."""
+    if plan.measured or not plan.runs:
+        return []
+    write, several = plan.generation, plan.runs_at_once
+    side = f"; {several} such runs fit on one GPU side by side" if several > 1 else ""
+    return [
+        f"sample   {_k(write.tokens_per_s_at_most)} tokens/s at most on one GPU, "
+        f"{write.weights_gib:.2f} GiB and {write.cache_gib:.3f} GiB a sequence{side}"
+    ]
 
 
 def _machine(plan: Plan) -> str:

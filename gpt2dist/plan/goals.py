@@ -7,36 +7,40 @@ from dataclasses import dataclass, replace
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
+from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.plan.loss.predict import OwnFit, tokens_for_loss
+from gpt2dist.plan.loss.predict import OwnFit, published_text, tokens_for_loss
 from gpt2dist.plan.plan_record import Plan
 
 MOST_STEPS = 100_000_000
+"""Beyond this a length is a slip of the pen: 52T tokens of the recipes' batches."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """At most one of the four; none keeps the config's own length."""
+    """At most one of the six; none keeps the config's own length."""
 
     tokens: float | None = None
     usd: float | None = None
     hours: float | None = None
     loss: float | None = None
+    flops: float | None = None
+    "Of the model: 6 N D, N parameters and D tokens."
+    epochs: float | None = None
+    "Times that the whole text is seen."
 
-    @property
-    def given(self) -> list[str]:
-        return [name for name, value in vars(self).items() if value is not None]
+    def __post_init__(self) -> None:
+        """Raises BadInput when there are two goals, or one that is not a positive number."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            first, second, *_ = given
+            raise BadInput(f"--{first} and --{second} both set the run's length; give one")
+        for name, value in given.items():
+            if not 0 < value < float("inf"):
+                raise BadInput(f"--{name} {value:g} must be a positive number")
 
 
-def check_goal(goal: Goal) -> None:
-    """Raises BadInput when there are two goals, or one that is not a positive number."""
-    names = goal.given
-    if len(names) > 1:
-        raise BadInput(f"--{names[0]} and --{names[1]} both set the run's length; give one")
-    for name in names:
-        value = getattr(goal, name)
-        if not 0 < value < float("inf"):
-            raise BadInput(f"--{name} {value:g} must be a positive number")
+WHOLE = Goal()
 
 
 def plan_for(
@@ -45,6 +49,7 @@ def plan_for(
     plan_of: Callable[[Config], Plan],
     *,
     own_fit: OwnFit | None = None,
+    dataset_tokens: float | None = None,
 ) -> Plan:
     """The longest run that keeps within the goal's dollars or hours, or the one that it takes.
 
@@ -61,18 +66,43 @@ def plan_for(
                 f"--loss {goal.loss:g}: no number of tokens of {source} brings {config.recipe} "
                 "there as far as is known; take a larger model or a higher loss"
             )
-        return plan_of(with_tokens(config, tokens))
+        return plan_of(with_tokens(config, max(tokens, config.train.batch_tokens)))
+    if goal.flops is not None:
+        return plan_of(with_tokens(config, goal.flops / (6 * parameters(config.model))))
+    if goal.epochs is not None:
+        unique = dataset_tokens or published_text(config.data.source)[1]
+        if unique is None:
+            raise BadInput(
+                f"--epochs {goal.epochs:g}: how many tokens data.source={config.data.source} holds "
+                "is not known; give --dataset-tokens, such as --dataset-tokens 50M"
+            )
+        return plan_of(with_tokens(config, goal.epochs * unique))
     if goal.usd is not None:
-        return _longest(config, plan_of, "usd", goal.usd)
+        return _longest(_with_limit(config, usd=goal.usd), plan_of, "usd", goal.usd)
     if goal.hours is not None:
-        return _longest(config, plan_of, "hours", goal.hours)
+        return _longest(_with_limit(config, hours=goal.hours), plan_of, "hours", goal.hours)
     return plan_of(config)
 
 
+def _with_limit(config: Config, **limit: float) -> Config:
+    """The goal is the run's own hard limit too, unless the config has one already."""
+    own = {name: value for name, value in vars(config.budget).items() if value is not None}
+    return replace(config, budget=replace(config.budget, **{**limit, **own}))
+
+
 def with_tokens(config: Config, tokens: float) -> Config:
-    """The same run, longer or shorter; warmup shrinks with runs shorter than ten times of it."""
-    steps = max(1, min(MOST_STEPS, round(tokens / config.train.batch_tokens)))
-    train = replace(config.train, tokens=steps * config.train.batch_tokens)
+    """The same run, longer or shorter; warmup shrinks with runs shorter than ten times of it.
+
+    Raises BadInput for less than one optimizer step and for more than anybody could mean.
+    """
+    batch = config.train.batch_tokens
+    if not batch <= tokens <= batch * MOST_STEPS:
+        bound = f"is less than one step of {batch:,} tokens (train.batch_tokens)"
+        if tokens > batch:
+            bound = f"is more than {human_count(batch * MOST_STEPS)}, which nobody trains"
+        raise BadInput(f"{human_count(tokens)} tokens {bound}")
+    steps = round(tokens / batch)
+    train = replace(config.train, tokens=steps * batch)
     warmup = min(config.optim.warmup_steps, steps // 10)
     return replace(config, train=train, optim=replace(config.optim, warmup_steps=warmup))
 

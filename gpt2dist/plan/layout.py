@@ -23,7 +23,7 @@ class Layout:
     precision: Precision = "bf16"
     mixed_precision: MixedPrecision = "autocast"
     kernels: Kernels = "compiled"
-    zero_stage: int = 0
+    zero_stage: Literal[0, 1, 2, 3] = 0
     recompute: bool = False
     "Recompute each block in the backward pass."
     fused_attention: bool = True

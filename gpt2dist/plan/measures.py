@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Literal
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.fit import largest_micro_batch, memory
 
 LORA_RANK = 16
+
+STAGES: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
 
 HALF_SPEED_TOKENS = 1900
 """Micro-batch at which a GPU reaches half its speed: languini-kitchen's medium model on a 3090
@@ -106,7 +109,8 @@ def _with_micro_batch(candidate: Layout, layout: Layout, size: int, sequences: i
 def _variants(layout: Layout) -> list[Layout]:
     """The layout under every combination of measures but the micro-batch."""
     # On one GPU stages 1 and 2 save nothing by themselves; 16-bit weights and offload need them.
-    stages = range(layout.zero_stage, 4 if layout.gpus > 1 else max(3, layout.zero_stage + 1))
+    highest = 3 if layout.gpus > 1 else max(2, layout.zero_stage)
+    stages = [stage for stage in STAGES if layout.zero_stage <= stage <= highest]
     found = []
     switches = product((False, True), repeat=5)
     for (engine, recompute, small_adam, lora, offload), stage in product(switches, stages):

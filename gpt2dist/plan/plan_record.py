@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gpt2dist.config.load import differences, resolve
+from gpt2dist.config.schema import Config, ZeroConfig
+from gpt2dist.plan.arithmetic import Generation
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.loss.predict import LossEstimate
 from gpt2dist.plan.machine.costs import JobCost
@@ -16,11 +19,10 @@ from gpt2dist.plan.speed.throughput import Throughput
 
 @dataclass(frozen=True)
 class Plan:
-    recipe: str
+    config: Config
+    "With the length that a goal gave it."
     params: int
     flops_per_token: int
-    tokens: int
-    steps: int
     gpu: str
     "SkyPilot's accelerator name."
     gpus: int
@@ -28,6 +30,8 @@ class Plan:
     nodes: int
     fits: bool
     "As configured, without measures."
+    wanted_gib: float
+    "Of one GPU, as configured."
     memory: Memory
     "Of one GPU, with the measures taken."
     gpu_memory_gib: float
@@ -42,9 +46,24 @@ class Plan:
     offer: Offer | None
     "None when no price is known."
     loss: LossEstimate | None
+    generation: Generation
+    runs_at_once: int
+    "Such runs that fit side by side on one GPU, with micro-batches of one sequence."
     measured: bool = False
     "The throughput was measured on the machine, not predicted."
     measured_peak_gib: float | None = None
+
+    @property
+    def recipe(self) -> str:
+        return self.config.recipe
+
+    @property
+    def steps(self) -> int:
+        return self.config.total_steps
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.config.train.batch_tokens
 
     @property
     def runs(self) -> bool:
@@ -110,16 +129,23 @@ class Plan:
     def val_loss_range(self) -> tuple[float, float] | None:
         return (self.loss.low, self.loss.high) if self.loss else None
 
-    def settings(self) -> list[str]:
-        """Overrides with which `gpt2dist train` runs exactly this plan."""
-        words = [
-            f"cluster.workers={self.gpus}",
-            f"cluster.precision={self.layout.precision}",
-            f"cluster.micro_batch={self.micro_batch}",
-            f"cluster.mixed_precision={self.layout.mixed_precision}",
-            f"cluster.recompute={str(self.layout.recompute).lower()}",
-            f"zero.stage={self.zero_stage}",
-        ]
-        if self.offer is not None:
-            words.append(f"cluster.usd_per_hour={self.offer.usd_per_hour:g}")
-        return words
+    def settings(self, recipe: str | None = None, *, priced: bool = True) -> list[str]:
+        """Overrides of a recipe (by default the plan's own) that train exactly this plan.
+
+        `priced`: the price of a rented machine is among them, for the run's account.
+        """
+        cluster, layout, offer = self.config.cluster, self.layout, self.offer
+        cluster = replace(
+            cluster,
+            workers=self.gpus,
+            precision=layout.precision,
+            micro_batch=layout.micro_batch,
+            mixed_precision=layout.mixed_precision,
+            recompute=layout.recompute,
+        )
+        if priced and offer is not None and offer.provider != "own":
+            cluster = replace(cluster, usd_per_hour=offer.usd_per_hour)
+        zero = ZeroConfig(stage=layout.zero_stage)
+        name = recipe or self.recipe
+        base = Config() if name == Config.recipe else resolve(name)
+        return differences(replace(self.config, cluster=cluster, zero=zero), base)

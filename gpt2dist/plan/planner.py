@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.arithmetic import flops_per_token, parameters
-from gpt2dist.plan.layout import Layout, Precision
+from gpt2dist.plan.arithmetic import flops_per_token, generation, parameters
+from gpt2dist.plan.goals import WHOLE, Goal, plan_for
 from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
 from gpt2dist.plan.machine.costs import JobCost, job_cost
-from gpt2dist.plan.machine.hardware import Gpu, Hardware, gpu_named, parse_on
+from gpt2dist.plan.machine.hardware import Hardware, gpu_named, parse_on
 from gpt2dist.plan.machine.prices import Offer, offers
-from gpt2dist.plan.measures import Measure, measures_to_fit
-from gpt2dist.plan.memory.fit import (
-    HEADROOM,
-    largest_micro_batch,
-    memory,
-    micro_batch_for,
-)
+from gpt2dist.plan.memory.fit import largest_micro_batch, memory, runs_at_once
+from gpt2dist.plan.placement import Solution, machine_of, solve
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.throughput import Throughput, predict
 
-STEADY_MICRO_TOKENS = 65_536
-"""Tokens of a micro-batch above which a larger one gains nothing worth its memory."""
+TOKENS_PER_DOCUMENT = 1030.0
+"""Of FineWeb-Edu's sample-10BT, whose 10B tokens are 9.67M documents (its dataset card)."""
 
-NO_MEASURES: tuple[Measure, ...] = ()
+
+@dataclass(frozen=True)
+class Basis:
+    """What a plan takes for granted beside config, hardware and price."""
+
+    data_ready: bool = False
+    "The shards are there: nothing is downloaded or tokenised."
+    dataset_tokens: float | None = None
+    "Different tokens that the text holds; None: what is known of its name."
+    own_fit: OwnFit | None = None
+
+
+USUAL = Basis()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the machine takes the place of what would be predicted."""
+
+    throughput: Throughput
+    peak_gib: float
 
 
 def plan_on(
@@ -36,7 +52,8 @@ def plan_on(
     *,
     spot: bool = False,
     provider: str | None = None,
-    own_fit: OwnFit | None = None,
+    goal: Goal = WHOLE,
+    basis: Basis = USUAL,
 ) -> Plan:
     """The plan on hardware such as `A100-80GB:8x2`, at the cheapest offer that has it.
 
@@ -44,7 +61,7 @@ def plan_on(
     """
     hardware = parse_on(on)
     offer = offer_for(config, hardware, spot=spot, provider=provider)
-    return plan_run(config, hardware, offer, spot=spot, own_fit=own_fit)
+    return plan_run(config, hardware, offer, goal=goal, basis=basis)
 
 
 def offer_for(
@@ -98,156 +115,98 @@ def plan_run(
     hardware: Hardware,
     offer: Offer | None,
     *,
-    spot: bool = False,
-    own_fit: OwnFit | None = None,
-    measured: Throughput | None = None,
-    measured_peak_gib: float | None = None,
+    goal: Goal = WHOLE,
+    basis: Basis = USUAL,
 ) -> Plan:
     """The plan of a config on given hardware at a given price (None: unknown).
 
-    `measured` replaces the predicted throughput. Raises BadInput for combinations that cannot
-    train: bf16 where the GPU has none, a batch that the GPUs cannot share.
+    A goal makes the run longer or shorter. Raises BadInput for combinations that cannot train and
+    for goals that cannot be met.
     """
     if offer is not None and offer.provider != "own":
         hardware = replace(hardware, gpu=gpu_named(offer.planned_as))
-    gpu = hardware.gpu
-    sequences = sequences_per_gpu(config, hardware.gpus)
-    wanted = base_layout(config, hardware)
-    micro = config.cluster.micro_batch
-    if measured is not None and micro is not None:  # it ran, so it fits
-        fits, measures = True, NO_MEASURES
-        layout = replace(wanted, micro_batch=micro, accumulation=sequences // micro)
-    else:
-        layout, measures, fits = _fit(config, wanted, gpu, sequences, offer)
-    runs = fits or bool(measures)
+    solution = solve(
+        _on_gpus(config, hardware),
+        machine_of(hardware, offer.host_gib if offer else None),
+        gpus=hardware.gpus,
+    )
+    return plan_for(
+        config,
+        goal,
+        lambda config: price(config, solution, hardware, offer, basis=basis),
+        own_fit=basis.own_fit,
+        dataset_tokens=basis.dataset_tokens,
+    )
+
+
+def _on_gpus(config: Config, hardware: Hardware) -> Config:
+    """The config without a choice that naming the hardware has made already."""
+    cluster = config.cluster
+    if cluster.workers not in (None, hardware.gpus):
+        raise BadInput(
+            f"cluster.workers={cluster.workers}, but on={hardware} has {hardware.gpus}: "
+            "leave one of them out"
+        )
+    if cluster.device == "cpu":
+        raise BadInput(f"cluster.device=cpu, but on={hardware} names GPUs: leave one of them out")
+    return replace(config, cluster=replace(cluster, device="cuda", workers=None))
+
+
+def price(
+    config: Config,
+    solution: Solution,
+    hardware: Hardware,
+    offer: Offer | None,
+    *,
+    basis: Basis,
+    measured: Measured | None = None,
+) -> Plan:
+    """The plan of a run that is placed already."""
+    layout, gpu = solution.placement.layout, hardware.gpu
     throughput = None
-    if runs:
-        throughput = measured or predict(config.model, hardware, layout)
+    if solution.fits or solution.measures:
+        throughput = measured.throughput if measured else predict(config.model, hardware, layout)
     params = parameters(config.model)
+    room = machine_of(hardware)
     return Plan(
-        recipe=config.recipe,
+        config=config,
         params=params,
         flops_per_token=flops_per_token(config.model),
-        tokens=config.total_steps * config.train.batch_tokens,
-        steps=config.total_steps,
         gpu=gpu.key,
         gpus=hardware.gpus,
         nodes=hardware.nodes,
-        fits=fits,
+        fits=solution.fits,
+        wanted_gib=memory(config.model, solution.wanted).peak_gib,
         memory=memory(config.model, layout),
         gpu_memory_gib=gpu.memory_gib,
         largest_micro_batch=largest_micro_batch(
-            config.model, layout, _usable_gib(gpu), config.batch_sequences
+            config.model, layout, room.usable_gib, config.batch_sequences
         ),
         layout=layout,
-        measures=measures,
+        measures=solution.measures,
         throughput=throughput,
-        cost=_cost(config, hardware, offer, throughput, layout, spot) if throughput else None,
+        cost=_cost(config, hardware, offer, throughput, layout.kernels == "compiled", basis)
+        if throughput
+        else None,
         offer=offer,
-        loss=_loss(config, params, own_fit),
+        loss=_loss(config, params, basis),
+        generation=generation(config.model, gpu.bandwidth_gbs),
+        runs_at_once=runs_at_once(config.model, layout, room.usable_gib),
         measured=measured is not None,
-        measured_peak_gib=measured_peak_gib,
+        measured_peak_gib=measured.peak_gib if measured else None,
     )
 
 
-def _loss(config: Config, params: int, own_fit: OwnFit | None) -> LossEstimate | None:
+def _loss(config: Config, params: int, basis: Basis) -> LossEstimate | None:
     if config.data.tokenizer != "gpt2":
         return None  # published losses are per GPT-2 token
     tokens = config.total_steps * config.train.batch_tokens
-    return predict_loss(params, tokens, config.data.source, own_fit=own_fit)
-
-
-def sequences_per_gpu(config: Config, gpus: int) -> int:
-    """Training windows per GPU and optimizer step; BadInput when they cannot be shared evenly."""
-    sequences = config.batch_sequences
-    if sequences % gpus:
-        unit = gpus * config.model.context
-        lower = config.train.batch_tokens // unit * unit
-        raise BadInput(
-            f"train.batch_tokens={config.train.batch_tokens:,} is not a multiple of "
-            f"{config.model.context:,} x {gpus} GPUs; nearest: {lower or unit:,} or "
-            f"{lower + unit:,}"
-        )
-    return sequences // gpus
-
-
-def base_layout(config: Config, hardware: Hardware) -> Layout:
-    """The layout that the config asks for, before the micro-batch is solved.
-
-    What it decides beyond the config is in Plan.settings().
-    """
-    precision = _precision(config, hardware.gpu)
-    stage = config.zero.stage
-    if precision == "fp16" and stage == 0:
-        if config.cluster.precision == "fp16":
-            raise BadInput("cluster.precision=fp16 needs zero.stage=1 or higher in DeepSpeed")
-        stage = 1
-    elif hardware.gpus == 1 and precision != "fp16":
-        stage = 0  # nothing to shard: DeepSpeed's stages only add buffers and fp32 masters
-    return Layout(
-        gpus_per_node=hardware.gpus_per_node,
-        nodes=hardware.nodes,
-        precision=precision,
-        mixed_precision="engine" if precision == "fp16" else config.cluster.mixed_precision,
-        kernels="eager" if config.cluster.compile is False else "compiled",
-        zero_stage=stage,
-        recompute=config.cluster.recompute,
+    unique, documents = basis.dataset_tokens, config.data.max_documents
+    if unique is None and documents is not None:
+        unique = documents * TOKENS_PER_DOCUMENT
+    return predict_loss(
+        params, tokens, config.data.source, own_fit=basis.own_fit, unique_tokens=unique
     )
-
-
-def _precision(config: Config, gpu: Gpu) -> Precision:
-    asked = config.cluster.precision
-    if asked == "auto":
-        return "bf16" if gpu.has_bf16 else "fp16"
-    if asked == "bf16" and not gpu.has_bf16:
-        raise BadInput(
-            f"cluster.precision=bf16: {gpu.key} has no bf16 units; "
-            "use cluster.precision=fp16 zero.stage=1"
-        )
-    return asked
-
-
-def _fit(
-    config: Config, wanted: Layout, gpu: Gpu, sequences: int, offer: Offer | None
-) -> tuple[Layout, tuple[Measure, ...], bool]:
-    """The layout with its micro-batch, the measures it took, and whether it fits without any."""
-    model = config.model
-    micro = config.cluster.micro_batch
-    if micro is not None:
-        if sequences % micro:
-            near = next(d for d in range(min(micro, sequences), 0, -1) if sequences % d == 0)
-            raise BadInput(
-                f"cluster.micro_batch={micro} does not divide the {sequences} sequences of a "
-                f"GPU; nearest: {near}"
-            )
-        layout = replace(wanted, micro_batch=micro, accumulation=sequences // micro)
-        if memory(model, layout).peak_gib <= gpu.memory_gib:
-            return layout, NO_MEASURES, True
-    else:
-        solved = _solved(config, wanted, gpu, sequences)
-        if solved is not None:
-            return solved, NO_MEASURES, True
-    host_gib = offer.host_gib if offer else None
-    found = measures_to_fit(model, wanted, _usable_gib(gpu), sequences, host_gib)
-    if found is None:
-        return replace(wanted, micro_batch=1, accumulation=sequences), NO_MEASURES, False
-    layout, measures = found
-    return _solved(config, layout, gpu, sequences) or layout, measures, False
-
-
-def _usable_gib(gpu: Gpu) -> float:
-    return gpu.memory_gib * (1 - HEADROOM)
-
-
-def _solved(config: Config, layout: Layout, gpu: Gpu, sequences: int) -> Layout | None:
-    """The layout with the micro-batch that training would take; None when not even 1 fits."""
-    steady = max(1, STEADY_MICRO_TOKENS // config.model.context)
-    micro = micro_batch_for(config.model, layout, _usable_gib(gpu), sequences)
-    while micro > steady and micro % 2 == 0:
-        micro //= 2
-    if not micro:
-        return None
-    return replace(layout, micro_batch=micro, accumulation=sequences // micro)
 
 
 def _cost(
@@ -255,8 +214,8 @@ def _cost(
     hardware: Hardware,
     offer: Offer | None,
     throughput: Throughput,
-    layout: Layout,
-    spot: bool,
+    compiled: bool,
+    basis: Basis,
 ) -> JobCost:
     tokens = config.total_steps * config.train.batch_tokens
     steps, saved = config.total_steps, config.checkpoint
@@ -270,18 +229,24 @@ def _cost(
         train_hours_high=tokens / throughput.low / 3600,
         usd_per_hour=offer.usd_per_hour if offer else 0.0,
         nodes=hardware.nodes,
-        spot=spot or bool(offer and offer.spot),
+        spot=bool(offer and offer.spot),
         params=parameters(config.model),
         evals=1 + (steps // config.eval.every_steps if config.eval.every_steps else 0),
         eval_tokens=config.eval.tokens,
         tokens_per_s=throughput.tokens_per_s,
         checkpoints=checkpoints,
-        data_tokens_to_prepare=tokens_to_prepare(config),
-        compiled=layout.kernels == "compiled",
+        data_tokens_to_prepare=_to_prepare(config, basis),
+        compiled=compiled,
         world=hardware.gpus,
         vcpus=offer.vcpus if offer else None,
         rented=offer is None or offer.provider != "own",
     )
+
+
+def _to_prepare(config: Config, basis: Basis) -> float:
+    if basis.data_ready:
+        return 0.0
+    return min(tokens_to_prepare(config), basis.dataset_tokens or math.inf)
 
 
 def tokens_to_prepare(config: Config) -> float:
@@ -293,4 +258,6 @@ def tokens_to_prepare(config: Config) -> float:
     if config.paths.dataset is not None or finished.is_file():
         return 0.0
     sample = re.search(r"sample-(\d+)BT", config.data.source)
-    return float(sample[1]) * 1e9 if sample else float(config.train.tokens)
+    whole = float(sample[1]) * 1e9 if sample else float(config.train.tokens)
+    documents = config.data.max_documents
+    return whole if documents is None else min(whole, documents * TOKENS_PER_DOCUMENT)

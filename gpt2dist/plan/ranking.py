@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.goals import Goal, plan_for
-from gpt2dist.plan.loss.predict import OwnFit
+from gpt2dist.plan.goals import Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, gpu_named
 from gpt2dist.plan.machine.prices import Offer, offers
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import offer_for, plan_run
+from gpt2dist.plan.planner import USUAL, Basis, offer_for, plan_run
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ def everywhere(
     *,
     spot: bool | None = None,
     provider: str | None = None,
-    own_fit: OwnFit | None = None,
+    basis: Basis = USUAL,
 ) -> tuple[list[Plan], list[Refused]]:
     """Every config on every machine for rent, cheapest offer of each kind, best plans first."""
     machines: dict[tuple[str, int, str, bool], tuple[Hardware, Offer]] = {}
@@ -41,7 +40,7 @@ def everywhere(
             continue  # a GPU that the planner has no data of
         kind = (gpu.key, offer.gpus, offer.provider, offer.spot)
         machines.setdefault(kind, (Hardware(gpu, offer.gpus), offer))  # offers come cheapest first
-    return _plans(configs, machines.values(), goal, own_fit)
+    return _plans(configs, machines.values(), goal, basis)
 
 
 def single_gpus(
@@ -50,7 +49,7 @@ def single_gpus(
     *,
     spot: bool | None = None,
     provider: str | None = None,
-    own_fit: OwnFit | None = None,
+    basis: Basis = USUAL,
 ) -> tuple[list[Plan], list[Refused]]:
     """Every config on one GPU of each kind, priced where somebody rents it out."""
     pairs: list[tuple[Hardware, Offer | None]] = []
@@ -58,7 +57,7 @@ def single_gpus(
         found = offers(gpu.key, 1, spot=spot, provider=provider)
         if found or (provider is None and not spot):
             pairs.append((Hardware(gpu), found[0] if found else None))
-    return _plans(configs, pairs, goal, own_fit)
+    return _plans(configs, pairs, goal, basis)
 
 
 def on_one(
@@ -68,16 +67,16 @@ def on_one(
     *,
     spot: bool = False,
     provider: str | None = None,
-    own_fit: OwnFit | None = None,
+    basis: Basis = USUAL,
 ) -> tuple[list[Plan], list[Refused]]:
     """Every config on one kind of machine, best plans first."""
     pairs = [(hardware, offer_for(configs[0], hardware, spot=spot, provider=provider))]
-    return _plans(configs, pairs, goal, own_fit)
+    return _plans(configs, pairs, goal, basis)
 
 
 def by_goal(plans: Iterable[Plan], goal: Goal) -> list[Plan]:
-    """Lowest loss first where the money or time is given, else fewest dollars first."""
-    if goal.usd is not None or goal.hours is not None:
+    """Lowest loss first where money, time or compute is given, else fewest dollars first."""
+    if (goal.usd, goal.hours, goal.flops) != (None, None, None):
         return sorted(plans, key=lambda p: (_known(p.val_loss), -p.tokens, _known(p.usd)))
     return sorted(plans, key=lambda p: (_known(p.usd), _known(p.hours), p.params))
 
@@ -92,21 +91,14 @@ def _plans(
     configs: Sequence[Config],
     pairs: Iterable[tuple[Hardware, Offer | None]],
     goal: Goal,
-    own_fit: OwnFit | None,
+    basis: Basis,
 ) -> tuple[list[Plan], list[Refused]]:
     plans: list[Plan] = []
     refused: list[Refused] = []
     for hardware, offer in pairs:
         for config in configs:
             try:
-                plan = plan_for(
-                    config,
-                    goal,
-                    lambda c, hardware=hardware, offer=offer: plan_run(  # type: ignore[misc]
-                        c, hardware, offer, spot=bool(offer and offer.spot), own_fit=own_fit
-                    ),
-                    own_fit=own_fit,
-                )
+                plan = plan_run(config, hardware, offer, goal=goal, basis=basis)
             except BadInput as problem:
                 refused.append(Refused(config.recipe, str(hardware), str(problem)))
                 continue

@@ -7,17 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from gpt2dist.errors import BadInput
-from gpt2dist.sweep.spec.load import load_sweep
-
-FOLDER = "sweeps"
-
-
-def folder_of(sweep_name: str) -> Path:
-    """Relative to the runs."""
-    return Path(FOLDER, sweep_name)
+from gpt2dist.sweep.spec.sweep_file import load_sweep
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,7 +18,7 @@ def main(words: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return BadInput.exit_code
     try:
-        print(folder_of(load_sweep(words[0], words[1:]).name))
+        print(load_sweep(words[0], words[1:]).run_name)
     except BadInput as error:
         print(f"gpt2dist: {error}", file=sys.stderr)
         return error.exit_code

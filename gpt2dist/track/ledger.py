@@ -84,7 +84,7 @@ def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) ->
     """Unix time from which an attempt pays for its machines.
 
     The command's start, or earlier on a rented machine that says since when it is billed: setup
-    and waiting are paid for too. Never time that the run's own ledger holds already.
+    and waiting are paid for too. Never time of this machine that the ledger holds already.
     """
     text = environ.get(BILLED_VARIABLE, "").strip()
     if not text:
@@ -95,8 +95,8 @@ def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) ->
         since = math.nan
     if not math.isfinite(since):
         raise BadInput(f"{BILLED_VARIABLE}={text!r} is not a Unix time; unset it")
-    known = [attempt.last_seen_at for attempt in read_attempts(ledger)] if ledger.exists() else []
-    return min(started_at, max([since, *known]))
+    known = Account.read(ledger).last_seen_here() if ledger.exists() else 0.0
+    return min(started_at, max(since, known))
 
 
 class Account:
@@ -129,6 +129,17 @@ class Account:
     def usd(self) -> float:
         """Of all attempts and machines, up to the last heartbeat."""
         return sum(attempt.usd for attempt in self.attempts)
+
+    def last_seen_here(self) -> float:
+        """Unix time up to which this machine is in the account; 0.0 where it is not at all.
+
+        What ran elsewhere, such as at home on a machine with a price of its own, paid nothing of
+        this one's bill. Of several machines any may hold rank 0, whose name the account has.
+        """
+        here = (None, socket.gethostname())  # attempts of early versions name no host
+        rented = [a for a in self.attempts if a.price_source == "environment"]
+        seen = [a.last_seen_at for a in rented if a.machines > 1 or a.host in here]
+        return max(seen, default=0.0)
 
     @property
     def usd_per_hour(self) -> float:

@@ -26,12 +26,13 @@ from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
+from gpt2dist.plan.placement import Placement, place
 from gpt2dist.track.console import Progress
 from gpt2dist.track.ledger import LEDGER_FILE, billed_since, price_usd_per_hour
 from gpt2dist.train import ray_run, run_folder
 from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow
 from gpt2dist.train.core import checkpoint
-from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
 from gpt2dist.train.preparing import prepare_aloud
 from gpt2dist.train.stop_signal import StopOnSignal
@@ -120,9 +121,9 @@ def _adopt_dataset(config: Config) -> Config:
 def _place(config: Config, launch: Launch) -> Placement:
     """Known before Ray starts, unless it is somebody's cluster that has to be asked."""
     if launch.local or not os.environ.get("RAY_ADDRESS"):
-        return solve(config, probe_machine(), single_process=launch.local)
+        return place(config, probe_machine(), single_process=launch.local)
     cluster = ray_run.connect()
-    return solve(config, cluster.machine, cluster_gpus=cluster.gpus, cluster_cores=cluster.cores)
+    return place(config, cluster.machine, gpus=cluster.gpus, cores=cluster.cores)
 
 
 def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Dataset:
@@ -148,7 +149,7 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
         f"{config.recipe}: {human_count(parameters(config.model))} parameters, "
         f"{human_count(config.train.tokens)} tokens in {config.total_steps:,} steps\n"
         f"{placement.workers} x {placement.device_name}, {placement.precision}, ZeRO "
-        f"{config.zero.stage}, {placement.micro_batch} x {config.model.context} tokens x "
+        f"{placement.zero_stage}, {placement.micro_batch} x {config.model.context} tokens x "
         f"{placement.accumulation} accumulated{price}\n"
         f"{begin} in {run_dir} (identity {identity(config)[:8]})"
     )

@@ -20,8 +20,9 @@ from gpt2dist.errors import BadInput
 from gpt2dist.evaluate.sampling import generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
+from gpt2dist.plan.placement import Placement, place
 from gpt2dist.train.core.checkpoint import Checkpoint
-from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.machine import probe_machine
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _stream(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
 def _placement(config: Config, device: Device) -> Placement:
 
     cluster = replace(config.cluster, device=device, micro_batch=None, workers=None)
-    placement = solve(replace(config, cluster=cluster), probe_machine(), single_process=True)
+    placement = place(replace(config, cluster=cluster), probe_machine(), single_process=True)
     torch.set_num_threads(placement.threads)
     return placement
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from gpt2dist.config.schema import Config
-from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token
-from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, OwnFit, load_own_fit
+from gpt2dist.plan.goals import WHOLE, Goal, plan_for
+from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
 from gpt2dist.plan.machine.hardware import Gpu, Hardware, find_gpu, peak_tflops
 from gpt2dist.plan.machine.prices import Offer
+from gpt2dist.plan.placement import Placement, Solution
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import plan_run
+from gpt2dist.plan.planner import Basis, Measured, price
 from gpt2dist.plan.speed.probes import Probe, probe_of
 from gpt2dist.plan.speed.throughput import Throughput
-from gpt2dist.train.placement import Placement
 
 GIB = 2**30
 
@@ -36,25 +35,17 @@ WHOLE_RUN = {"hours", "usd", "val_loss"}
 """Predictions of a run that goes to its end."""
 
 
-def prediction(config: Config, placement: Placement, price: tuple[float, str]) -> dict[str, Any]:
+def prediction(config: Config, placement: Placement, paid: tuple[float, str]) -> dict[str, Any]:
     """The plan of a run in figures; `basis` says where they are from, None is unknown.
 
     A probe of this model on this device comes before the planner, which knows no CPUs.
     """
-    nothing = {"basis": None, **dict.fromkeys(ACTUAL_OF)}
     probe = probe_of(config, placement.device_name, placement.precision)
-    if placement.device == "cuda" and (placement.workers > 1 or probe is None):
+    if placement.device == "cuda" and placement.workers > 1:
         probe = None
-        if find_gpu(placement.device_name) is None:
-            return nothing
-    elif probe is None:
-        return nothing
-    own_fit = load_own_fit(Path(config.paths.runs) / OWN_FIT_FILE)
-    prepared = replace(config, paths=replace(config.paths, dataset="prepared by now"))
-    try:
-        plan = plan_here(prepared, placement, price, probe, own_fit)
-    except BadInput:  # a combination that the planner refuses may run all the same
-        return nothing
+    if probe is None and not (placement.device == "cuda" and find_gpu(placement.device_name)):
+        return {"basis": None, **dict.fromkeys(ACTUAL_OF)}
+    plan = plan_here(config, placement, paid, probe, data_ready=True)
     basis = f"probe of {probe.measured_at}" if probe else f"planner, {plan.gpu} x {plan.gpus}"
     return {"basis": basis, **{name: getattr(plan, name) for name in ACTUAL_OF}}
 
@@ -74,46 +65,44 @@ def errors(predicted: dict[str, Any], summary: dict[str, Any]) -> dict[str, floa
 def plan_here(
     config: Config,
     placement: Placement,
-    price: tuple[float, str],
+    paid: tuple[float, str],
     probe: Probe | None,
-    own_fit: OwnFit | None,
+    *,
+    goal: Goal = WHOLE,
+    data_ready: bool = False,
 ) -> Plan:
-    """The plan on this machine as it is placed; a probe replaces predicted speed and memory.
+    """The plan of a run that is placed on this machine, at the price that is `paid` for it.
 
-    Without a probe the GPU must be in the planner's table.
+    A probe replaces predicted speed and memory; without one the GPU must be in the planner's table.
     """
-    micro = probe.micro_batch if probe else placement.micro_batch
-    cluster = replace(
-        config.cluster,
-        precision=placement.precision,
-        micro_batch=micro,
-        compile=placement.compile,
-    )
-    gpu = _device(placement)
-    workers = placement.workers if placement.device == "cuda" else 1
-    here = Offer(
+    own_fit = load_own_fit(Path(config.paths.runs) / OWN_FIT_FILE)
+    gpu, layout = _device(placement), placement.layout
+    offer = Offer(
         provider="own",
         instance="this machine",
         gpu=gpu.key,
-        gpus=workers,
+        gpus=layout.gpus_per_node,
         region="",
         spot=False,
-        usd_per_hour=price[0],
-        source=price[1],
+        usd_per_hour=paid[0],
+        source=paid[1],
         host_gib=psutil.virtual_memory().total / GIB,
         vcpus=float(os.cpu_count() or 1),
     )
-    return plan_run(
-        replace(config, cluster=cluster),
-        Hardware(gpu, workers),
-        here,
+    basis = Basis(data_ready=data_ready, own_fit=own_fit)
+    measured = Measured(_throughput(config, placement, probe), probe.peak_gib) if probe else None
+    cuda = placement.device == "cuda"
+    hardware = Hardware(gpu, layout.gpus_per_node, layout.nodes) if cuda else Hardware(gpu)
+    solution = Solution(placement, layout)
+    return plan_for(
+        config,
+        goal,
+        lambda longer: price(longer, solution, hardware, offer, basis=basis, measured=measured),
         own_fit=own_fit,
-        measured=_measured(config, placement, probe) if probe else None,
-        measured_peak_gib=probe.peak_gib if probe else None,
     )
 
 
-def _measured(config: Config, placement: Placement, probe: Probe) -> Throughput:
+def _throughput(config: Config, placement: Placement, probe: Probe) -> Throughput:
     """A probe's times at the config's accumulation; one device, so nothing to communicate."""
     accumulation = max(1, config.train.batch_tokens // probe.tokens_per_micro_batch)
     rate = probe.tokens_per_s(accumulation)

@@ -18,14 +18,14 @@ from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
-from gpt2dist.plan.goals import Goal, plan_for
-from gpt2dist.plan.loss.predict import OwnFit
+from gpt2dist.plan.goals import Goal
+from gpt2dist.plan.placement import Placement, place
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.probes import PROBES_FILE, Probe, save_probe
 from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train.core.engine import Engine
 from gpt2dist.train.driver import single_process_group
-from gpt2dist.train.placement import Placement, probe_machine, solve
+from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import plan_here
 
 PROBE_STEPS = 20
@@ -33,33 +33,29 @@ WARMUP_STEPS = 3
 """Not measured: kernels are compiled, caches filled, moments allocated."""
 
 
-def probe_plan(
-    config: Config, goal: Goal, own_fit: OwnFit | None, say: Callable[[str], None]
-) -> Plan:
+def probe_plan(config: Config, goal: Goal, say: Callable[[str], None]) -> Plan:
     """Measure `config` on one device of this machine, keep the figures, and plan with them."""
-    placement = solve(config, probe_machine(), single_process=True)
+    placement = place(config, probe_machine(), single_process=True)
     say(
         f"measuring {PROBE_STEPS} steps of {placement.micro_batch} x {config.model.context} tokens "
         f"on {placement.device_name}, {placement.precision}"
     )
     probe = measure(config, placement)
     save_probe(Path(config.paths.runs) / PROBES_FILE, probe)
-    price = price_usd_per_hour(config.cluster, os.environ)
-    return plan_for(
-        config, goal, lambda c: plan_here(c, placement, price, probe, own_fit), own_fit=own_fit
-    )
+    paid = price_usd_per_hour(config.cluster, os.environ)
+    return plan_here(config, placement, paid, probe, goal=goal)
 
 
 def measure(config: Config, placement: Placement, steps: int = PROBE_STEPS) -> Probe:
     """Take `steps` optimizer steps of one micro-batch each on random tokens."""
     torch.set_num_threads(placement.threads)
     torch.manual_seed(config.train.seed)
-    short = replace(placement, accumulation=1)
+    short = replace(placement, layout=replace(placement.layout, accumulation=1))
     cuda = placement.device == "cuda"
     micro_seconds, optimizer_seconds = [], []
     try:
         with single_process_group(placement.device):
-            model = GPT2(config.model, recompute=config.cluster.recompute)
+            model = GPT2(config.model, recompute=placement.layout.recompute)
             if placement.compile:
                 model.compile_blocks()
             model.to(placement.torch_device)
@@ -91,7 +87,7 @@ def measure(config: Config, placement: Placement, steps: int = PROBE_STEPS) -> P
         precision=placement.precision,
         model=config.model,
         micro_batch=placement.micro_batch,
-        recompute=config.cluster.recompute,
+        recompute=placement.layout.recompute,
         tokens_per_micro_batch=placement.micro_batch * config.model.context,
         micro_batch_seconds=statistics.median(micro_seconds),
         optimizer_seconds=statistics.median(optimizer_seconds),

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.plan.placement import Machine
 from gpt2dist.train import run_folder
 from gpt2dist.train.core.control import Control
 from gpt2dist.train.in_thread import InThread
-from gpt2dist.train.placement import Machine, probe_machine
+from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.shared_folders import folders_are_shared
 
 _ENVIRONMENT = {

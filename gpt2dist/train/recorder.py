@@ -12,13 +12,13 @@ import torch
 from gpt2dist.config.schema import Config
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import peak_tflops
+from gpt2dist.plan.placement import Placement
 from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import Ledger
 from gpt2dist.track.rows import RowWriter
 from gpt2dist.train import run_folder
 from gpt2dist.train.core.checkpoint import TrainState
 from gpt2dist.train.core.loop import INTERRUPTED, OUT_OF_BUDGET, RUNNING
-from gpt2dist.train.placement import Placement
 
 
 class SilentRecorder:

@@ -27,6 +27,7 @@ from gpt2dist.evaluate.sampling import generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
+from gpt2dist.plan.placement import Placement
 from gpt2dist.track.ledger import LEDGER_FILE, Ledger
 from gpt2dist.track.rows import ROWS_FILE, RowWriter
 from gpt2dist.track.versions import versions
@@ -36,7 +37,6 @@ from gpt2dist.train.core.checkpoint import Checkpoint, TrainState
 from gpt2dist.train.core.control import Control
 from gpt2dist.train.core.engine import Engine
 from gpt2dist.train.core.loop import Diverged, Duties, Ending, run_loop
-from gpt2dist.train.placement import Placement
 from gpt2dist.train.recorder import RunRecorder, SilentRecorder
 
 
@@ -173,7 +173,7 @@ def _build(
     config: Config, placement: Placement, resumed: Checkpoint | None
 ) -> tuple[Engine, TrainState]:
     torch.manual_seed(config.train.seed)
-    model = GPT2(config.model, recompute=config.cluster.recompute)
+    model = GPT2(config.model, recompute=placement.layout.recompute)
     if resumed is not None:
         model.load_state_dict(resumed.weights())
     if placement.compile:

@@ -13,7 +13,6 @@ import pytest
 from gpt2dist.compare.command import CompareRequest, compare, read_runs
 from gpt2dist.compare.comparison import BITS, NATS, compare_runs
 from gpt2dist.compare.read.run_folders import _read_rows, read_run
-from gpt2dist.compare.read.texts import known_text
 from gpt2dist.config.load import identity, load_dumped
 from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare.pipeline import dataset_dir, prepare
@@ -40,7 +39,7 @@ def final(loss):
 
 def test_a_run_is_read_as_its_files_say(make):
     folder = make("one", usd_per_hour=7.2, seconds=1000.0, workers=4)
-    run = read_run(folder, known_text)
+    run = read_run(folder)
     config = load_dumped(folder / "config.yaml")
     assert run.identity == identity(config)
     assert (run.final_val_loss, run.best_val_loss) == (3.0, 3.0)
@@ -125,14 +124,14 @@ def test_half_a_run_without_a_price_has_no_price(make, runs_dir):
         account["attempts"][0] | {"attempt_id": "2", "price_source": "own machine"}
     )
     (folder / "ledger.json").write_text(json.dumps(account))
-    assert read_run(folder, known_text).usd is None
+    assert read_run(folder).usd is None
 
 
 def test_a_run_that_goes_on_after_its_summary_is_read_from_its_rows(make):
     folder = make("resumed", curve=((1, 5.0), (4, 4.0)), ended="budget")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "tokens": 65536, "val_loss": 3.5, "seconds": 2000, "usd": 2}\n')
-    run = read_run(folder, known_text)
+    run = read_run(folder)
     assert (run.ended, run.final_val_loss, run.tokens) == ("unfinished", 3.5, 65536)
 
 
@@ -196,7 +195,7 @@ def test_a_damaged_row_is_named_by_file_and_line(make, damage):
     lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_bytes(b"".join([lines[0], damage, *lines[2:]]))
     with pytest.raises(BadInput, match=r"one/metrics\.jsonl:2: not a row"):
-        read_run(folder, known_text)
+        read_run(folder)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -216,17 +215,17 @@ def test_a_last_row_cut_short_is_left_out(make):
     folder = make("one")
     content = (folder / "metrics.jsonl").read_bytes()
     (folder / "metrics.jsonl").write_bytes(content + b'{"step": 17, "tokens": 1392')
-    assert read_run(folder, known_text).steps == 16
+    assert read_run(folder).steps == 16
 
 
 def test_a_damaged_ledger_or_config_is_named(make):
     folder = make("one")
     (folder / "ledger.json").write_text('{"attempts": [')
     with pytest.raises(RunFailure, match=r"ledger\.json is damaged"):
-        read_run(folder, known_text)
+        read_run(folder)
     (folder / "config.yaml").write_text("model: {layers: many}")
     with pytest.raises(BadInput, match=r"model\.layers='many' is not a whole number"):
-        read_run(folder, known_text)
+        read_run(folder)
 
 
 def test_different_text_is_refused_and_shown_when_forced(make, runs_dir):

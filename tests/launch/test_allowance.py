@@ -11,6 +11,7 @@ from gpt2dist.launch.allowance import (
     TEARDOWN_S,
     UPLOAD_S,
     Allowance,
+    Reserve,
     amount_at,
     billed_since,
     spent_now,
@@ -37,7 +38,8 @@ def test_the_run_stops_itself_two_minutes_before_it_is_told_to():
 
 
 def test_a_longer_grace_is_taken_from_the_run_not_from_the_budget():
-    usual, patient = Allowance(15.0, 1.39, 0.0), Allowance(15.0, 1.39, 0.0, GRACE_S + 600)
+    usual = Allowance(15.0, 1.39, 0.0)
+    patient = Allowance(15.0, 1.39, 0.0, Reserve(grace_s=GRACE_S + 600))
     assert usual.deadline_s - patient.deadline_s == 600
 
 

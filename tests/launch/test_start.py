@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import yaml
 
+from gpt2dist.config.load import resolve, run_name
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.launch.allowance import RESERVE_S
+from gpt2dist.launch.allowance import Allowance, Reserve
 from gpt2dist.launch.control import logs, status, stop
 from gpt2dist.launch.record import read_record
 from gpt2dist.launch.start import LaunchRequest, launch
 from gpt2dist.launch.target import choose, recipe_target
-from gpt2dist.plan.machine.costs import IDLE_MINUTES
+from gpt2dist.plan.describe import as_json
+from gpt2dist.plan.planner import plan_on
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hf_MUSTNOTAPPEAR"
@@ -132,17 +136,61 @@ def test_a_plan_above_the_dollars_launches_nothing_and_says_what_would_do(bench)
 def test_the_budget_holds_the_plan_and_its_reserve(bench):
     """The smallest budget that is accepted is the plan's dollars and what the reserve adds."""
     plan = choose(recipe_target("gpt2-124m", (), "A100-80GB", spot=False, provider="runpod")).plan
-    enough = plan.usd + plan.usd_per_hour * (RESERVE_S / 3600 - IDLE_MINUTES / 60)
+    enough = plan.usd + Reserve.of(plan, bucket=False).beyond_plan_usd(plan.usd_per_hour)
     with pytest.raises(BadInput, match="would fit"):
         bench.launch(provider="runpod", usd=enough - 0.01)
     assert bench.launch(provider="runpod", usd=enough + 0.01) == 0
 
 
-def test_a_budget_below_one_evaluation_launches_nothing(bench):
-    for usd in (0.05, 0.8):
-        with pytest.raises(BadInput, match="cannot buy one"):
-            bench.launch(usd=usd)
+@pytest.mark.parametrize("usd", [0.05, 0.8])
+def test_a_budget_below_one_evaluation_names_the_dollars_that_were_typed(bench, usd):
+    with pytest.raises(BadInput, match=rf"^--usd {usd} cannot buy one step"):
+        bench.launch(usd=usd)
     assert bench.calls == []
+
+
+@pytest.mark.parametrize(
+    ("on", "overrides"),
+    [
+        ("H100:8", ()),
+        ("A100-80GB:8", ("train.tokens=5e8", "optim.warmup_steps=50")),
+        ("A100-80GB", ("train.tokens=3e7", "optim.warmup_steps=5")),
+        ("RTX4090", ()),
+    ],
+)
+def test_the_default_budget_buys_the_plan_to_its_upper_end(bench, on, overrides):
+    """The run's own limit, from boot on, is not below what the plan may come to without idling."""
+    assert bench.launch(on=on, overrides=overrides, provider="runpod") == 0
+    envs, record = bench.task()["envs"], read_record(Path("runs"), "run1")
+    idle_usd = record.usd_per_hour * 5 / 60
+    reserve = Reserve(float(envs["GRACE_S"]), float(envs["UPLOAD_S"]))
+    allowance = Allowance(float(envs["BUDGET_USD"]), record.usd_per_hour, 0.0, reserve)
+    assert allowance.run_usd >= record.plan["usd_range"][1] - idle_usd
+    assert allowance.run_usd < record.plan["usd_range"][1] - idle_usd + 1
+    said = next(line for line in bench.said if line.startswith("budget"))
+    assert f"planned ${record.plan['usd']:.2f}" in said
+    assert "reserve $" in said
+
+
+def test_a_bucket_is_given_time_for_the_last_upload(bench):
+    bench.launch(bucket="s3://mine/runs")
+    assert float(bench.task()["envs"]["UPLOAD_S"]) >= 2 * 12 * 124_439_808 / 100e6
+
+
+def test_shards_that_are_given_are_not_prepared_again(bench):
+    bench.launch(data="s3://mine/shards")
+    assert read_record(Path("runs"), "run1").plan["hours_by_phase"]["data"] == 0
+
+
+def test_the_task_trains_exactly_what_was_planned(bench):
+    words = ("train.tokens=2e9", "model.layers=8", "optim.warmup_steps=50", "data.text_field=a b")
+    bench.launch(on="RTX3090:4", overrides=words)
+    envs, record = bench.task()["envs"], read_record(Path("runs"), "run1")
+    config = resolve(envs["RECIPE"], shlex.split(envs["OVERRIDES"]))
+    plan = plan_on(config, "RTX3090:4", provider="runpod")
+    again = json.loads(json.dumps(as_json(plan)))
+    assert again == json.loads(json.dumps(record.plan)) | {"settings": ANY}
+    assert run_name(config) == envs["RUN"]
 
 
 def test_what_does_not_fit_launches_nothing(bench):
@@ -163,6 +211,7 @@ def test_what_does_not_fit_launches_nothing(bench):
         ({"on": "RTX4090", "bucket": "my-bucket"}, "no mounted buckets"),
         ({"on": None}, "on what"),
         ({"on": "A100", "overrides": ("cluster.usd_per_hour=1",)}, "machines of your own"),
+        ({"on": "A100", "overrides": ("budget.usd=9",)}, "--usd 9"),
         ({"name": "a_b"}, "--name a_b"),
     ],
 )

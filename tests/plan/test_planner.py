@@ -2,19 +2,22 @@
 
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
+from gpt2dist.model.gpt2 import GPT2, Cache
 from gpt2dist.plan.describe import as_json, describe, phases, refusals, table
-from gpt2dist.plan.goals import Goal, check_goal, plan_for
-from gpt2dist.plan.machine.hardware import Hardware, all_gpus, gpu_named, parse_on
-from gpt2dist.plan.planner import offer_for, plan_on, plan_run, tokens_to_prepare
+from gpt2dist.plan.goals import Goal
+from gpt2dist.plan.machine.hardware import Hardware, all_gpus, parse_on
+from gpt2dist.plan.planner import Basis, offer_for, plan_on, plan_run, tokens_to_prepare
 from gpt2dist.plan.ranking import everywhere, on_one
 
 SMALL, XL = resolve("gpt2-124m"), resolve("gpt2-1558m")
@@ -62,19 +65,48 @@ def test_dollars_are_hours_times_the_price_of_all_machines():
 def test_the_longest_run_within_a_limit_cannot_take_one_step_more(unit, limit):
     hardware = parse_on("RTX4090")
     offer = offer_for(SMALL, hardware)
-
-    def plan_of(config):
-        return plan_run(config, hardware, offer)
-
-    plan = plan_for(SMALL, Goal(**{unit: limit}), plan_of)
-    longer = plan_for(SMALL, Goal(tokens=plan.tokens + SMALL.train.batch_tokens), plan_of)
+    plan = plan_run(SMALL, hardware, offer, goal=Goal(**{unit: limit}))
+    more = Goal(tokens=plan.tokens + SMALL.train.batch_tokens)
+    longer = plan_run(SMALL, hardware, offer, goal=more)
     assert longer.steps == plan.steps + 1
     assert getattr(plan, unit) <= limit < getattr(longer, unit)
 
 
 def test_the_run_to_a_loss_is_predicted_to_end_there():
-    plan = plan_for(SMALL, Goal(loss=3.28), lambda config: plan_on(config, "H100"))
+    plan = plan_on(SMALL, "H100", goal=Goal(loss=3.28))
     assert plan.val_loss == pytest.approx(3.28, abs=1e-3)
+
+
+def test_compute_and_epochs_set_the_length_by_their_definitions():
+    plan = plan_on(SMALL, "H100", goal=Goal(flops=1e20))
+    assert 6 * plan.params * plan.tokens == pytest.approx(1e20, rel=1e-3)
+    small_text = Basis(dataset_tokens=50e6)
+    plan = plan_on(SMALL, "H100", goal=Goal(epochs=3), basis=small_text)
+    assert plan.tokens == pytest.approx(150e6, rel=2e-3)
+    fresh = plan_on(SMALL, "H100", goal=Goal(tokens=plan.tokens))
+    assert plan.val_loss > fresh.val_loss, "text that is read again teaches less"
+    sample = plan_on(SMALL, "H100", goal=Goal(epochs=2))
+    assert sample.tokens == pytest.approx(20e9, rel=1e-3), "sample-10BT says its size"
+    with pytest.raises(BadInput, match="--dataset-tokens"):
+        plan_on(resolve("gpt2-124m", ["data.source=my.txt"]), "H100", goal=Goal(epochs=2))
+
+
+def test_runs_side_by_side_fill_the_gpu_and_one_more_does_not_fit():
+    for on in ("RTX3090", "A100-80GB", "RTX4070Ti"):
+        plan = plan_on(SMALL, on)
+        one = plan_on(resolve("gpt2-124m", ["cluster.micro_batch=1"]), on).peak_gib
+        assert plan.runs_at_once * one <= plan.gpu_memory_gib < (plan.runs_at_once + 2) * one
+
+
+def test_a_model_that_writes_holds_its_weights_and_a_cache():
+    """Against the tensors that `sample` itself makes of them."""
+    config = resolve("debug")
+    plan = plan_on(config, "H100")
+    weights = sum(p.numel() * p.element_size() for p in GPT2(config.model).parameters())
+    assert plan.generation.weights_gib == pytest.approx(weights / 2**30)
+    cache = Cache(config.model, 1, device=torch.device("cpu"), dtype=torch.bfloat16)
+    kept = cache.keys_LBHSK.nbytes + cache.values_LBHSK.nbytes
+    assert plan.generation.cache_gib == pytest.approx(kept / 2**30)
 
 
 def test_an_own_machine_costs_its_power_and_no_setup():
@@ -85,42 +117,12 @@ def test_an_own_machine_costs_its_power_and_no_setup():
     assert plan.offer.provider == "own"
 
 
-def test_a_plan_s_settings_lead_train_to_the_same_layout():
-    """Through train's own solver, on a machine with those GPUs."""
-    from gpt2dist.train.placement import Machine, solve
-
-    for config, on in ((SMALL, "A100-80GB:8"), (XL, "RTX3090:4"), (SMALL, "T4:2")):
-        plan = plan_on(config, on)
-        settled = resolve(config.recipe, plan.settings())
-        gpu = gpu_named(plan.gpu)
-        machine = Machine(
-            gpus=plan.gpus,
-            gpu_names=(gpu.name,) * plan.gpus,
-            gpu_free_gib=gpu.memory_gib,
-            gpu_capability=(8, 0) if gpu.has_bf16 else (7, 5),
-            cpu_cores=64,
-            cpu_flags=frozenset(),
-        )
-        placement = solve(settled, machine)
-        assert (placement.micro_batch, placement.accumulation) == (
-            plan.micro_batch,
-            plan.grad_accum,
-        )
-        assert (placement.workers, placement.precision) == (plan.gpus, plan.layout.precision)
-        assert settled.zero.stage == plan.zero_stage
-
-
-def test_one_gpu_has_nothing_to_shard():
-    assert plan_on(XL, "A100-80GB").zero_stage == 0
-    assert plan_on(XL, "A100-80GB:8").zero_stage == XL.zero.stage == 1
-
-
 def test_a_model_that_does_not_fit_comes_with_what_makes_it_fit():
     plan = plan_on(XL, "RTX3090:4")
     assert not plan.fits
     assert plan.runs
     assert "cluster.mixed_precision=engine" in [measure.setting for measure in plan.measures]
-    assert "does not fit as configured; it does with" in describe(plan)
+    assert "does not fit as configured (22.2 GiB); it does with" in describe(plan)
     hopeless = plan_on(XL, "RTX4070Ti")
     assert not hopeless.runs
 
@@ -159,6 +161,20 @@ def test_prepared_shards_cost_no_preparation():
     on = parse_on("A100")
     assert plan_run(prepared, on, None).cost.data_hours == 0
     assert plan_run(SMALL, on, None).cost.data_hours > 0
+    assert plan_run(SMALL, on, None, basis=Basis(data_ready=True)).cost.data_hours == 0
+
+
+def test_a_part_of_the_documents_is_prepared_sooner():
+    part = resolve("gpt2-124m", ["data.max_documents=100000"])
+    assert tokens_to_prepare(part) == pytest.approx(1e8, rel=0.1)
+
+
+def test_a_micro_batch_that_is_too_large_comes_with_one_that_fits():
+    plan = plan_on(resolve("gpt2-124m", ["cluster.micro_batch=64"]), "RTX4090")
+    assert not plan.fits
+    assert plan.wanted_gib > plan.gpu_memory_gib > plan.peak_gib
+    assert [measure.setting for measure in plan.measures] == ["cluster.micro_batch=32"]
+    assert "fits with the measures below" in describe(plan)
 
 
 def test_the_loss_of_bytes_or_unknown_text_is_not_guessed():
@@ -175,8 +191,10 @@ def test_the_loss_of_bytes_or_unknown_text_is_not_guessed():
         ("H100:16", [], "machines of 1, 2, 4, 8; on=H100:8x2"),
         ("A100:3", [], "machines of 1, 2, 4, 8; for a machine of your own"),
         ("A100:3", ["cluster.usd_per_hour=1"], "nearest: 522,240 or 525,312"),
-        ("T4", ["cluster.precision=bf16"], "cluster.precision=fp16 zero.stage=1"),
+        ("T4", ["cluster.precision=bf16"], "use fp16 or fp32"),
         ("A100", ["cluster.micro_batch=100"], "nearest: 64"),
+        ("A100:8", ["cluster.workers=4"], "on=A100:8 has 8: leave one of them out"),
+        ("A100", ["cluster.device=cpu"], "on=A100 names GPUs"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(on, words, says):
@@ -189,19 +207,66 @@ def test_what_cannot_be_planned_is_one_line(on, words, says):
 @pytest.mark.parametrize(
     ("goal", "says"),
     [
-        (Goal(usd=0.05), "cannot buy one step and one evaluation"),
-        (Goal(loss=1.2), "no number of tokens"),
-        (Goal(usd=-1), "must be a positive number"),
-        (Goal(usd=5, hours=2), "give one"),
+        ({"usd": 0.05}, "cannot buy one step and one evaluation"),
+        ({"loss": 1.2}, "no number of tokens"),
+        ({"usd": -1}, "must be a positive number"),
+        ({"usd": 5, "hours": 2}, "give one"),
+        ({"tokens": 1000}, "1.00k tokens is less than one step of 524,288 tokens"),
+        ({"tokens": 1e15}, "1000T tokens is more than 52.4T"),
     ],
 )
 def test_goals_that_cannot_be_met_are_refused(goal, says):
-    def ask():
-        check_goal(goal)
-        plan_for(SMALL, goal, lambda config: plan_on(config, "A100"))
-
     with pytest.raises(BadInput, match=says):
-        ask()
+        plan_on(SMALL, "A100", goal=Goal(**goal))
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [{}, {"tokens": 3e9}, {"usd": 7.5}, {"hours": 9.0}, {"loss": 3.3}],
+    ids=lambda goal: "".join(goal) or "whole",
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["model.layers=6", "model.context=512", "data.source=hf:HuggingFaceFW/fineweb:sample-10BT"],
+        [
+            "train.batch_tokens=262144",
+            "optim.peak_lr=3e-4",
+            "budget.hours=30",
+            "eval.every_steps=null",
+        ],
+        [
+            "cluster.recompute=true",
+            "cluster.compile=false",
+            "zero.stage=2",
+            "cluster.precision=fp16",
+        ],
+        ["data.text_field=the 'text'", "cluster.micro_batch=8", "paths.runs=my runs"],
+    ],
+    ids=["recipe", "model", "batch", "cluster", "names"],
+)
+@pytest.mark.parametrize("on", ["A100-80GB:8", "RTX3090:4", "T4:2", "H100"])
+@pytest.mark.parametrize("recipe", ["gpt2-124m", "gpt2-1558m"])
+def test_the_printed_train_line_is_the_plan(recipe, on, words, goal):
+    """Read back as a shell and `train` read it, it gives the same plan, figure for figure."""
+    hardware = parse_on(on)
+    offer = offer_for(SMALL, hardware)
+    if recipe == "gpt2-1558m" and "loss" in goal:
+        goal = {"loss": 2.6}
+    try:
+        plan = plan_run(resolve(recipe, words), hardware, offer, goal=Goal(**goal))
+    except BadInput:
+        out_of_reach = recipe == "gpt2-1558m" or "loss" in goal or (offer is None and "usd" in goal)
+        assert out_of_reach
+        return
+    if not plan.runs:
+        return
+    line = shlex.split(shlex.join(plan.settings()))
+    again = plan_run(resolve(recipe, line), hardware, offer)
+    assert again.settings() == plan.settings()
+    shown = as_json(plan) | {"fits": True, "measures": []}  # they are settings by then
+    assert as_json(again) == shown
 
 
 def test_planning_imports_nothing_heavy():

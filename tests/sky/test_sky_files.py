@@ -15,8 +15,11 @@ import yaml
 
 from gpt2dist.config.load import resolve, run_name
 from gpt2dist.launch import shipped
-from gpt2dist.launch.allowance import Allowance, amount_at
+from gpt2dist.launch.allowance import Allowance, Reserve, amount_at
 from gpt2dist.launch.providers import PROVIDERS
+from gpt2dist.plan.machine.costs import IDLE_MINUTES
+from gpt2dist.plan.machine.hardware import Hardware, gpu_named
+from gpt2dist.plan.placement import machine_of, place
 
 ROOT = Path(__file__).resolve().parents[2]
 PRICES = ROOT / "gpt2dist" / "plan" / "machine" / "prices.csv"
@@ -140,6 +143,23 @@ def test_the_dollars_on_top_are_the_planners(name):
         assert float(line["usd"]) == pytest.approx(plan.usd, abs=0.005)
         assert float(line["usd_per_hour"]) == pytest.approx(plan.usd_per_hour, abs=0.005)
         assert float(line["low"]) <= float(line["usd"]) <= float(line["high"])
+
+
+@pytest.mark.parametrize("name", shipped.TRAININGS)
+def test_what_is_rented_trains_what_was_planned_and_its_budget_lasts(name):
+    """On each provider's card, as training places it there; at the ceiling of its price."""
+    envs = load(ROOT / "sky" / f"{name}.yaml")["envs"]
+    config = resolve(envs["RECIPE"], shlex.split(envs["OVERRIDES"]))
+    reserve = Reserve(float(envs["GRACE_S"]), float(envs["UPLOAD_S"]))
+    for plan in shipped.plans(shipped.TRAININGS[name]):
+        hardware = Hardware(gpu_named(plan.gpu), plan.gpus // plan.nodes, plan.nodes)
+        assert place(config, machine_of(hardware), gpus=plan.gpus).layout == plan.layout
+        provider = plan.offer.provider
+        price = amount_at("USD_PER_HOUR", envs["USD_PER_HOUR"], provider) * plan.nodes
+        budget = amount_at("BUDGET_USD", envs["BUDGET_USD"], provider)
+        high_usd = plan.usd_range[1] / plan.usd_per_hour * price
+        idle_usd = price * IDLE_MINUTES / 60
+        assert Allowance(budget, price, 0.0, reserve).run_usd >= 0.99 * high_usd - idle_usd
 
 
 @with_skypilot

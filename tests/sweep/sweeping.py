@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import yaml
 
-from gpt2dist.sweep.spec.load import load_sweep
-from gpt2dist.sweep.spec.schema import Sweep
+from gpt2dist.sweep.spec.sweep import Sweep
+from gpt2dist.sweep.spec.sweep_file import load_sweep
 from tests.train.command import DEADLINE_SECONDS, TINY, rows_of
 
 BATCH_TOKENS = 128
@@ -28,8 +28,8 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         "gpt2dist.sweep.run",
-        "gpt2dist.sweep.machines",
-        "gpt2dist.sweep.report.picture",
+        "gpt2dist.sweep.cost.machines",
+        "gpt2dist.sweep.report.loss_picture",
         "gpt2dist.train.driver",
         "matplotlib.backends.backend_agg",
         "ray.tune",
@@ -85,7 +85,9 @@ def sweep_of(folder: Path, **tree: Any) -> Sweep:
     """A sweep over four rates of the debug recipe, read from a file, for tests without trials."""
     file = folder / "s.yaml"
     space = {"optim.peak_lr": {"grid": [1e-3, 2e-3, 3e-3, 4e-3]}}
-    file.write_text(yaml.safe_dump({"base": "debug", "space": space, **tree}, sort_keys=False))
+    fixed = {"paths.runs": str(folder / "runs"), **tree.pop("set", {})}
+    whole = {"base": "debug", "set": fixed, "space": space, **tree}
+    file.write_text(yaml.safe_dump(whole, sort_keys=False))
     return load_sweep(str(file))
 
 

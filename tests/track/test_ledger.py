@@ -27,14 +27,14 @@ class Clock:
         return self.at
 
 
-def open_ledger(path, clock, attempt="a", *, machines=2, usd_per_hour=1.8):
+def open_ledger(path, clock, attempt="a", *, machines=2, usd_per_hour=1.8, source="config"):
     return Ledger.open(
         path,
         attempt_id=attempt,
         started_at=clock(),
         machines=machines,
         usd_per_hour=usd_per_hour,
-        price_source="config",
+        price_source=source,
         clock=clock,
     )
 
@@ -176,10 +176,17 @@ def test_a_rented_machine_is_paid_for_since_it_is_billed_but_never_twice(path):
     since = {"GPT2DIST_BILLED_SINCE": f"{START - 900:.0f}"}
     assert billed_since(START, since, path) == START - 900
     clock = Clock(START - 600)
-    ledger = open_ledger(path, clock)
+    ledger = open_ledger(path, clock, source="environment")
     clock.at = START - 120
     ledger.heartbeat(force=True)
     assert billed_since(START, since, path) == START - 120, "up to there the run has paid already"
+    # The same run, up to then on a machine of one's own: it paid nothing of the rented one.
+    own = {"price_source": "config", "host": "desk"}
+    at_home = json.loads(path.read_text())
+    at_home["attempts"][0].update(own)
+    elsewhere = path.with_name("elsewhere.json")
+    elsewhere.write_text(json.dumps(at_home))
+    assert billed_since(START, since, elsewhere) == START - 900
     late = {"GPT2DIST_BILLED_SINCE": f"{START + 50:.0f}"}
     assert billed_since(START, late, path) == START
     with pytest.raises(BadInput, match="GPT2DIST_BILLED_SINCE='noon'"):

@@ -19,11 +19,12 @@ from gpt2dist.config.load import resolve
 from gpt2dist.config.schema import Config
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
+from gpt2dist.plan.layout import Layout
+from gpt2dist.plan.placement import Placement
 from gpt2dist.train.core import checkpoint
 from gpt2dist.train.core.checkpoint import TrainState
 from gpt2dist.train.core.control import Control
 from gpt2dist.train.core.engine import Engine
-from gpt2dist.train.placement import Placement
 
 SEQUENCES, CONTEXT, VOCAB = 8, 16, 257
 RATE = 1e-2
@@ -72,13 +73,17 @@ def wrap(model: GPT2, config: Config, micro_batch: int, precision: str = "fp32")
     world = dist.get_world_size()
     placement = Placement(
         device="cpu",
-        workers=world,
-        precision=precision,
-        micro_batch=micro_batch,
-        accumulation=SEQUENCES // world // micro_batch,
-        threads=1,
-        compile=False,
         device_name="test",
+        layout=Layout(
+            gpus_per_node=world,
+            micro_batch=micro_batch,
+            accumulation=SEQUENCES // world // micro_batch,
+            precision=precision,
+            mixed_precision=config.cluster.mixed_precision,
+            kernels="eager",
+            zero_stage=config.zero.stage,
+        ),
+        threads=1,
     )
     return Engine(model, build_adamw(model, config.optim, "cpu"), config, placement)
 

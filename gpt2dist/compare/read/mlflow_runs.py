@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt2dist.compare.read.run_record import OWN_MACHINE, PREDICTED, Run, make_run, summary_of_rows
-from gpt2dist.compare.read.texts import known_text
-from gpt2dist.config.load import from_tree
+from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.track.mlflow_read import StoredRun, stored_runs
@@ -37,6 +36,8 @@ def _run(stored: StoredRun) -> Run:
     workers = int(stored.tags["workers"]) if "workers" in stored.tags else None
     summary: dict[str, Any] = {
         **summary_of_rows(stored.name, config.recipe, stored.rows),
+        "where": stored.run_id,
+        "usd": usd,
         "identity": stored.tags[IDENTITY_TAG],
         "ended": _ended(stored, config),
         "device": stored.tags.get("device"),
@@ -46,15 +47,8 @@ def _run(stored: StoredRun) -> Run:
         "predicted": {name: last.get(f"predicted_{name}") for name in PREDICTED},
     }
     hours = None if summary["seconds"] is None else summary["seconds"] / 3600
-    return make_run(
-        config,
-        summary,
-        stored.rows,
-        where=stored.run_id,
-        usd=usd,
-        gpu_hours=hours * workers if hours is not None and workers is not None else None,
-        text=known_text(config),
-    )
+    summary["gpu_hours"] = hours * workers if hours is not None and workers is not None else None
+    return make_run(config, summary, stored.rows)
 
 
 def _number(text: str | None) -> float | None:
@@ -76,7 +70,7 @@ def _config(stored: StoredRun) -> Config:
         section, _, name = key.partition(".")
         if section in SECTIONS and name:
             tree.setdefault(section, {})[name] = None if value == "None" else value
-    return from_tree(_without_none(tree), f"MLflow run {stored.name}")
+    return from_record(_without_none(tree), f"MLflow run {stored.name}")
 
 
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from gpt2dist.compare.read.run_record import AXES, Axis, Run
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
 from gpt2dist.plan.loss.predict import published_text
@@ -34,18 +33,15 @@ class Reference:
     series: str
     "Points of one series are joined by a line; empty: stands alone."
     loss: float
-    spent: Mapping[Axis, float | None]
+    spent: Mapping[str, float | None]
+    "By axis: usd, hours, tokens, flops."
     source: str
 
 
-def references_for(runs: Sequence[Run]) -> list[Reference]:
-    """References that compare with these runs: same text, GPT-2's tokenizer; else none."""
-    texts = {run.text for run in runs}
-    if len(texts) != 1:
-        return []
-    text = texts.pop()
-    name, _ = published_text(text.source)
-    if name is None or text.tokenizer != "gpt2":
+def references_for(source: str, tokenizer: str) -> list[Reference]:
+    """References on the same text in GPT-2's tokens; else none."""
+    name, _ = published_text(source)
+    if name is None or tokenizer != "gpt2":
         return []
     return [
         _reference(extra, row)
@@ -58,18 +54,17 @@ def _reference(extra: Row, row: Row) -> Reference:
     tokens = float(row["tokens"]) if row["tokens"] else None
     hours = float(extra["hours"]) if extra["hours"] else None
     source = row["source"]
-    spent: dict[Axis, float | None] = dict.fromkeys(AXES)
+    dollars = None
     if hours is not None:
         price, basis = _price(extra["gpu"], int(extra["gpus"]))
-        spent["usd"], spent["hours"] = hours * price, hours
+        dollars = hours * price
         source += (
             f"; {hours:.3g} h on {extra['gpus']} x {extra['gpu']} ({extra['hours_source']}), "
             f"dollars at ${price:.2f}/h ({basis})"
         )
-    spent["tokens"] = tokens
     per_token = _flops_per_token(int(float(row["params"])))
-    if tokens is not None and per_token is not None:
-        spent["flops"] = per_token * tokens
+    flops = None if tokens is None or per_token is None else per_token * tokens
+    spent = {"usd": dollars, "hours": hours, "tokens": tokens, "flops": flops}
     kind: Literal["level", "point"] = "level" if row["kind"] == "checkpoint eval" else "point"
     return Reference(kind, extra["label"], extra["series"], float(row["loss"]), spent, source)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gpt2dist.compare.read.run_record import OWN_MACHINE, KnownText, Run, make_run, summary_of_rows
-from gpt2dist.config.load import from_tree
+from gpt2dist.compare.read.run_record import OWN_MACHINE, Run, make_run, summary_of_rows
+from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.track.ledger import LEDGER_FILE, Attempt, read_attempts
@@ -70,7 +70,7 @@ def sweep_runs(sweep: str, runs_dir: Path) -> list[Path]:
     return runs_in(folder, deep=True)
 
 
-def read_run(folder: Path, known_text: Callable[[Config], KnownText | None]) -> Run:
+def read_run(folder: Path) -> Run:
     """The record of one run folder; BadInput or RunFailure names what is damaged in it."""
     config = _read_config(folder / CONFIG_FILE)
     rows = _read_rows(folder / ROWS_FILE)
@@ -82,27 +82,10 @@ def read_run(folder: Path, known_text: Callable[[Config], KnownText | None]) -> 
         rows = _read_rows(folder / ROWS_FILE, every=True)
         summary = summary_of_rows(folder.name, config.recipe, rows)
     attempts = read_attempts(folder / LEDGER_FILE) if (folder / LEDGER_FILE).is_file() else []
-    return _record(folder, config, summary, rows, attempts, known_text(config))
-
-
-def _record(
-    folder: Path,
-    config: Config,
-    summary: Mapping[str, Any],
-    rows: list[dict[str, Any]],
-    attempts: list[Attempt],
-    text: KnownText | None,
-) -> Run:
     try:
-        return make_run(
-            config,
-            {**summary, "run": folder.name},
-            rows,
-            where=str(folder),
-            usd=_usd(attempts),
-            gpu_hours=_gpu_hours(attempts, summary["workers"]),
-            text=text,
-        )
+        spent = {"usd": _usd(attempts), "gpu_hours": _gpu_hours(attempts, summary["workers"])}
+        whole = {**summary, **spent, "run": folder.name, "where": str(folder)}
+        return make_run(config, whole, rows)
     except KeyError as error:
         raise BadInput(
             f"{folder / SUMMARY_FILE} lacks {error}; it is of another version: run the command "
@@ -164,7 +147,7 @@ def _read_config(path: Path) -> Config:
         raise BadInput(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise BadInput(f"{path} is not the config of a run")
-    return from_tree({key: tree[key] for key in SECTIONS if key in tree}, str(path))
+    return from_record({key: tree[key] for key in SECTIONS if key in tree}, str(path))
 
 
 def _no_run(name: str, runs_dir: Path) -> str:

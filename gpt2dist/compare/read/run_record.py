@@ -8,20 +8,34 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
-from gpt2dist.compare.read.corpus import corpus_of
 from gpt2dist.config.load import flatten
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
+from gpt2dist.errors import BadInput
+from gpt2dist.human import human_count, human_duration
+from gpt2dist.human import usd as dollars
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
+from gpt2dist.plan.loss.predict import published_text
 
 Axis = Literal["usd", "hours", "tokens", "flops"]
 AXES: tuple[Axis, ...] = ("usd", "hours", "tokens", "flops")
+AXIS_TITLES: dict[Axis, str] = {
+    "usd": "dollars",
+    "hours": "hours",
+    "tokens": "tokens",
+    "flops": "FLOPs",
+}
+UNKNOWN = "unknown"
 PREDICTED = ("tokens_per_s", "peak_gib", "hours", "usd", "val_loss")
 OWN_MACHINE = "own machine"
 "The price source of a machine that nobody gave a price: its dollars are unknown."
 
 Row = Mapping[str, Any]
+Point = tuple[float, float]
+"What was spent, and the loss that came of it."
 
 
 @dataclass(frozen=True)
@@ -29,10 +43,11 @@ class Text:
     """What a run learned from and was evaluated on: losses compare only where this is equal."""
 
     corpus: str
+    "Two samples of FineWeb are one text, two folders are two."
     tokenizer: str
     text_field: str
     source: str = field(compare=False)
-    "As the config names it; two samples of one corpus compare."
+    "As the config names it."
 
     def __str__(self) -> str:
         return f"data.source={self.source} data.tokenizer={self.tokenizer}"
@@ -110,19 +125,17 @@ class Run:
     def final_bits_per_byte(self) -> float | None:
         return bits_per_byte(self.final_val_loss, self.tokens_per_byte)
 
-    def spent(self, axis: Axis) -> float | None:
-        """What the whole run took of dollars, hours, tokens or FLOPs."""
-        return {"usd": self.usd, "hours": self.hours, "tokens": self.tokens, "flops": self.flops}[
-            axis
-        ]
+    def spent(self, axis: Axis, at: Evaluation | None = None) -> float | None:
+        """What the run took of dollars, hours, tokens or FLOPs: the whole, or up to `at`."""
+        end = at or self
+        if axis == "flops":
+            return float(self.flops_per_token) * end.tokens
+        return {"usd": end.usd, "hours": end.hours, "tokens": end.tokens}[axis]
 
-    def spent_at(self, evaluation: Evaluation, axis: Axis) -> float | None:
-        return {
-            "usd": evaluation.usd,
-            "hours": evaluation.hours,
-            "tokens": evaluation.tokens,
-            "flops": float(self.flops_per_token) * evaluation.tokens,
-        }[axis]
+    def curve(self, axis: Axis) -> list[Point]:
+        """(spent, validation loss) of the evaluations that have a place on a log axis."""
+        points = [(self.spent(axis, entry), entry.val_loss) for entry in self.evaluations]
+        return [(x, y) for x, y in points if x is not None and x > 0]
 
 
 def bits_per_byte(loss: float | None, tokens_per_byte: float | None) -> float | None:
@@ -132,37 +145,38 @@ def bits_per_byte(loss: float | None, tokens_per_byte: float | None) -> float | 
     return loss * tokens_per_byte / math.log(2)
 
 
-def make_run(
-    config: Config,
-    summary: Mapping[str, Any],
-    evaluated: Sequence[Row],
-    *,
-    where: str,
-    usd: float | None,
-    gpu_hours: float | None,
-    text: KnownText | None,
-) -> Run:
+def spent_text(value: float | None, axis: Axis) -> str:
+    if value is None:
+        return UNKNOWN
+    if axis == "usd":
+        return dollars(value)
+    if axis == "hours":
+        return human_duration(value * 3600)
+    return human_count(value) if axis == "tokens" else f"{value:.2e}"
+
+
+def make_run(config: Config, summary: Mapping[str, Any], evaluated: Sequence[Row]) -> Run:
     """The record of a run from its config, what became of it, and its rows with `val_loss`.
 
-    `summary` has the fields of summary.json. `usd` None: no price is known, also not of its rows.
-    `text`: what the dataset's manifest says, where it is on this machine.
+    `summary` has the fields of summary.json, and `where`, `usd` and `gpu_hours` over all attempts.
+    `usd` None: no price is known, also not of its rows.
     """
     learned = {section: asdict(getattr(config, section)) for section in IDENTITY_SECTIONS}
     settings = flatten(learned)
     del settings["train.seed"]
-    data = config.data
+    data, text = config.data, known_text(config)
     source = text.source if text else data.source
     has_gpu = bool(summary["peak_gpu_gib"])
     predicted = summary.get("predicted") or {}
     return Run(
         name=summary["run"],
-        where=where,
+        where=summary["where"],
         recipe=summary["recipe"],
         identity=summary["identity"] or digest(learned),
         family=digest(settings),
         settings=settings,
         seed=config.train.seed,
-        text=Text(corpus_of(source), data.tokenizer, data.text_field, source),
+        text=Text(published_text(source)[0] or source, data.tokenizer, data.text_field, source),
         validation=(source, data.val_fraction, data.max_documents, config.eval.tokens),
         tokens_per_byte=text.tokens_per_byte if text else summary.get("val_tokens_per_byte"),
         params=parameters(config.model),
@@ -173,8 +187,8 @@ def make_run(
         steps=summary["steps"],
         tokens=summary["tokens"],
         hours=_hours(summary["seconds"]),
-        gpu_hours=gpu_hours if has_gpu else None,
-        usd=usd,
+        gpu_hours=summary["gpu_hours"] if has_gpu else None,
+        usd=summary["usd"],
         tokens_per_s=summary["tokens_per_s"],
         mfu=summary["mfu"],
         peak_gib=summary["peak_gpu_gib"] or None,
@@ -187,7 +201,7 @@ def make_run(
                 row["tokens"],
                 row["val_loss"],
                 _hours(row.get("seconds")),
-                row.get("usd") if usd is not None else None,
+                row.get("usd") if summary["usd"] is not None else None,
             )
             for row in evaluated
             if row.get("val_loss") is not None and row.get("tokens") is not None
@@ -215,6 +229,27 @@ def summary_of_rows(name: str, recipe: str, rows: Sequence[Row]) -> dict[str, An
         "final_val_loss": losses[-1] if losses else None,
         "best_val_loss": min(losses, default=None),
     }
+
+
+@cache
+def _manifest(folder: str) -> KnownText | None:
+    from gpt2dist.data.shards import MANIFEST, load_dataset_folder
+
+    if not (Path(folder) / MANIFEST).is_file():
+        return None
+    try:
+        dataset = load_dataset_folder(folder)
+    except BadInput:
+        # Damage there is for the commands that train on it to report; here it means unknown.
+        return None
+    return KnownText(dataset.source, dataset.val_tokens_per_byte)
+
+
+def known_text(config: Config) -> KnownText | None:
+    """What the manifest of the run's dataset says; None where the folder is not on this machine."""
+    from gpt2dist.data.prepare.pipeline import dataset_dir
+
+    return _manifest(config.paths.dataset or str(dataset_dir(config.paths.data, config.data)))
 
 
 def digest(tree: Mapping[str, Any]) -> str:

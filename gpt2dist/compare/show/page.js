@@ -84,14 +84,8 @@ function niceTicks(low, high, wanted) {
   for (let i = Math.ceil(low / step); i * step <= high; i += 1) ticks.push(Number((i * step).toPrecision(10)));
   return ticks;
 }
-const ROUND_HOURS = [
-  ...[1, 2, 5, 10, 15, 20, 30, 45].map((n) => n / 3600),
-  ...[1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 45].map((n) => n / 60),
-  ...[1, 1.5, 2, 3, 4, 6, 8, 12, 18],
-  ...[1, 1.5, 2, 3, 4, 7, 10, 14, 20, 30, 60, 100, 200, 400].map((n) => n * 24),
-];
 function decades(low, high, wanted) {
-  if (state.axis === "hours") return ROUND_HOURS.filter((tick) => tick >= low && tick <= high);
+  if (state.axis === "hours") return data.round_hours.filter((tick) => tick >= low && tick <= high);
   const found = (factors) => {
     const ticks = [];
     for (let p = Math.floor(Math.log10(low)); p <= Math.log10(high); p += 1) {

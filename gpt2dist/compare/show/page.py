@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison, frontier_of, interval_places
+from gpt2dist.compare.comparison import Comparison, frontier_of, interval_places, series_of
 from gpt2dist.compare.read.run_record import AXES, Axis, Run
-from gpt2dist.compare.show.colours import DARK, LIGHT, series_of
-from gpt2dist.compare.show.table import group_tree
+from gpt2dist.compare.show.picture import DARK, LIGHT, ROUND_HOURS
 
 CURVE_POINTS, CURVE_POINTS_OF_MANY = 120, 24
 "Of one learning curve; the second where there are more than MANY_RUNS."
 MANY_RUNS = 200
+WORDS = ("name", "recipe", "seed", "ended", "params", "hardware", "gpus")
+NUMBERS = ("gpu_hours", "tokens_per_s", "mfu", "peak_gib")
+"Of a run, as it knows them."
 
 
 def page(comparison: Comparison, axis: Axis) -> str:
@@ -53,27 +55,14 @@ def page_tree(comparison: Comparison, axis: Axis) -> dict[str, Any]:
         "series": names,
         "light": list(LIGHT),
         "dark": list(DARK),
+        "round_hours": [_short(hours) for hours in ROUND_HOURS],
         "runs": [_run(comparison, run, colour) for run, colour in zip(comparison.runs, series)],
         "frontier": {
             "final": {name: list(comparison.frontier[name]) for name in AXES},
             "best": {name: _best_frontier(comparison, name) for name in AXES},
         },
-        "groups": [group_tree(group) for group in comparison.groups if len(group.runs) > 1],
-        "intervals": {
-            name: [
-                {
-                    "label": group.label,
-                    "x": _short(x),
-                    "mean": _short(group.mean),
-                    "low": _short(group.interval.low if group.interval else None),
-                    "high": _short(group.interval.high if group.interval else None),
-                    "seeds": len(group.finals),
-                    "series": series[comparison.runs.index(runs[0])],
-                }
-                for group, x, runs in interval_places(comparison, name)
-            ]
-            for name in AXES
-        },
+        "groups": [group.tree() for group in comparison.groups if len(group.runs) > 1],
+        "intervals": {name: _intervals(comparison, name, series) for name in AXES},
         "references": [
             {
                 "kind": reference.kind,
@@ -90,6 +79,21 @@ def page_tree(comparison: Comparison, axis: Axis) -> dict[str, Any]:
     }
 
 
+def _intervals(comparison: Comparison, axis: Axis, series: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": group.label,
+            "x": _short(x),
+            "mean": _short(group.mean),
+            "low": _short(group.interval.low if group.interval else None),
+            "high": _short(group.interval.high if group.interval else None),
+            "seeds": len(group.finals),
+            "series": series[comparison.runs.index(runs[0])],
+        }
+        for group, x, runs in interval_places(comparison, axis)
+    ]
+
+
 def _best_frontier(comparison: Comparison, axis: Axis) -> list[int]:
     """The frontier if each run were judged by its best validation loss."""
     placed = [
@@ -103,19 +107,10 @@ def _best_frontier(comparison: Comparison, axis: Axis) -> list[int]:
 def _run(comparison: Comparison, run: Run, colour: int) -> dict[str, Any]:
     reached = comparison.reached(run)
     return {
-        "name": run.name,
+        **{name: getattr(run, name) for name in WORDS},
+        **{name: _short(getattr(run, name)) for name in NUMBERS},
         "series": colour,
-        "recipe": run.recipe,
-        "seed": run.seed,
-        "ended": run.ended,
-        "params": run.params,
-        "hardware": run.hardware,
         "x": {name: _short(run.spent(name)) for name in AXES},
-        "gpus": run.gpus,
-        "gpu_hours": _short(run.gpu_hours),
-        "tokens_per_s": _short(run.tokens_per_s),
-        "mfu": _short(run.mfu),
-        "peak_gib": _short(run.peak_gib),
         "final": _short(comparison.final(run)),
         "best": _short(comparison.best(run)),
         "reached": _short(reached.spent) if reached else None,

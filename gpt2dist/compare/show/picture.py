@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison, interval_places
-from gpt2dist.compare.read.run_record import Axis
-from gpt2dist.compare.show.colours import LIGHT, series_of
-from gpt2dist.compare.show.labels import Labels
-from gpt2dist.compare.show.table import spent_text
+from gpt2dist.compare.comparison import Comparison, interval_places, series_of
+from gpt2dist.compare.read.run_record import AXIS_TITLES, Axis, spent_text
 from gpt2dist.disk import write_atomically
 
+LIGHT = ("#2f6fb5", "#d0660a", "#23855a", "#8352b5", "#c2375a", "#0f8494", "#85740d", "#5f6b7a")
+DARK = ("#6cabf2", "#f0a252", "#5cc48f", "#b98fe6", "#f2748f", "#4cc3d2", "#d1bf52", "#a9b3c1")
+"Of the series, for white and for dark paper."
 INK, MUTED, GRID, FAINT = "#1f2328", "#6e7781", "#e6e8eb", "#9aa4b0"
 AXIS_LABELS: dict[Axis, str] = {
     "usd": "cost of the run (dollars)",
@@ -33,6 +33,9 @@ ROUND_HOURS = tuple(
     )
     for count in counts
 )
+NAMED = {"fontsize": 8.5, "color": INK, "zorder": 6}
+PUBLISHED = {"fontsize": 8, "color": MUTED, "zorder": 1.5}
+LONGEST_NAME = 30
 MOST_CURVES = 60
 "More learning curves than these would hide the points."
 
@@ -78,8 +81,7 @@ def _draw(axes: Any, comparison: Comparison, axis: Axis, points: Sequence[tuple]
     _draw_intervals(axes, comparison, axis, series)
     _draw_points(axes, comparison, axis, names, series)
     axes.set_title(
-        "What nobody beats: validation loss against "
-        + {"usd": "dollars", "hours": "hours", "tokens": "tokens", "flops": "FLOPs"}[axis],
+        f"What nobody beats: validation loss against {AXIS_TITLES[axis]}",
         loc="left",
         color=INK,
         fontsize=13,
@@ -168,16 +170,16 @@ def _name(
     """Names of the frontier below and left of it, where no run can be; then the references."""
     labels = Labels(axes, [point for _, point in comparison.placed(axis)])
     for point, name in reversed(frontier):
-        labels.place(point, name, [(-6, -6), (-6, -17)], size=8.5, color=INK, zorder=6)
+        labels.place(point, name, [(-6, -6), (-6, -17)], NAMED)
     low, high = axes.get_ylim()
     for reference in comparison.references:
         if reference.kind == "level" and low < reference.loss < high:
             point = (axes.get_xlim()[1], reference.loss)
             edge = [(-3, 6), (-3, -6)]
-            labels.place(point, reference.label, edge, size=8, color=MUTED, zorder=1.5)
+            labels.place(point, reference.label, edge, PUBLISHED)
     for point, name in references:
         around = [(6, 6), (6, -6), (-6, 6), (-6, -6), (6, 16), (6, -16)]
-        labels.place(point, name, around, size=8, color=MUTED, zorder=1.5)
+        labels.place(point, name, around, PUBLISHED)
 
 
 def _limit(axes: Any, axis: Axis, points: Sequence[tuple[float, float]]) -> None:
@@ -236,3 +238,45 @@ def _style(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(color=GRID, labelcolor=MUTED, labelsize=9, which="both")
+
+
+class Labels:
+    """Texts beside points; one that would lie over another is left out, the first ones stay."""
+
+    def __init__(self, axes: Any, points: Sequence[tuple[float, float]]) -> None:
+        self._axes = axes
+        (x0, y0), (x1, y1) = axes.transAxes.transform([(0, 0), (1, 1)]) * self._per_pixel
+        self._view = (x0, y0, x1, y1)
+        placed = axes.transData.transform(points) * self._per_pixel
+        self._taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in placed]
+
+    @property
+    def _per_pixel(self) -> float:
+        return 72 / self._axes.figure.dpi
+
+    def place(
+        self, point: tuple, text: str, shifts: Sequence[tuple[float, float]], style: dict[str, Any]
+    ) -> None:
+        """`shifts`: where to try, in points; a text shifted to the left ends there."""
+        from matplotlib.patheffects import withStroke
+
+        text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+        x, y = self._axes.transData.transform(point) * self._per_pixel
+        width, height = 0.56 * style["fontsize"] * len(text), 1.2 * style["fontsize"]
+        for dx, dy in shifts:
+            left = x + dx - (width if dx < 0 else 0)
+            box = (left, y + dy - height / 2, left + width, y + dy + height / 2)
+            outside = box[0] < self._view[0] or box[2] > self._view[2] or box[1] < self._view[1]
+            if outside or any(_overlap(box, other) for other in self._taken):
+                continue
+            self._taken.append(box)
+            self._axes.annotate(
+                text, point, xytext=(dx, dy), textcoords="offset points",
+                ha="right" if dx < 0 else "left", va="center", in_layout=False, **style,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
+            return
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -7,22 +7,20 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison
-from gpt2dist.compare.read.run_record import AXES, Axis, Run
-from gpt2dist.compare.stats.groups import Group
+from gpt2dist.compare.comparison import BITS, Comparison
+from gpt2dist.compare.read.run_record import AXES, AXIS_TITLES, UNKNOWN, Axis, Run, spent_text
 from gpt2dist.human import human_count, human_duration, usd
 
-UNKNOWN = "unknown"
 WHOLE_RUN = ("usd", "hours", "val_loss")
 "Predictions of a run that goes to its end."
+FIELDS = (
+    *("where", "recipe", "identity", "seed", "ended", "params", "tokens", "steps", "flops"),
+    *("device", "gpus", "hours", "gpu_hours", "usd", "tokens_per_s", "mfu", "peak_gib"),
+    *("final_val_loss", "best_val_loss", "final_bits_per_byte"),
+)
+"Of a run, in CSV and JSON; units in the names."
 LONGEST_TABLE = 40
 "Rows on a terminal; CSV and JSON have all of them."
-AXIS_TITLES: dict[Axis, str] = {
-    "usd": "dollars",
-    "hours": "hours",
-    "tokens": "tokens",
-    "flops": "FLOPs",
-}
 
 
 def text_lines(comparison: Comparison, axis: Axis) -> list[str]:
@@ -57,35 +55,11 @@ def json_tree(comparison: Comparison) -> dict[str, Any]:
         "unit": comparison.unit,
         "target_loss": comparison.target_loss,
         "runs": [_record(comparison, run) for run in comparison.runs],
-        "groups": [group_tree(group) for group in comparison.groups],
+        "groups": [group.tree() for group in comparison.groups],
         "frontier": {axis: [names[index] for index in comparison.frontier[axis]] for axis in AXES},
         "findings": list(comparison.findings),
         "notes": list(comparison.notes),
     }
-
-
-def group_tree(group: Group) -> dict[str, Any]:
-    interval = group.interval
-    return {
-        "label": group.label,
-        "settings": dict(group.settings),
-        "runs": [run.name for run in group.runs],
-        "hardware": group.hardware,
-        "finished_seeds": len(group.finals),
-        "mean_final_val_loss": group.mean,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-    }
-
-
-def spent_text(value: float | None, axis: Axis) -> str:
-    if value is None:
-        return UNKNOWN
-    if axis == "usd":
-        return usd(value)
-    if axis == "hours":
-        return human_duration(value * 3600)
-    return human_count(value) if axis == "tokens" else f"{value:.2e}"
 
 
 def _runs_table(comparison: Comparison) -> list[str]:
@@ -177,47 +151,23 @@ def _pair(run: Run, name: str, actual: float | None, text: Callable[[float], str
 
 
 def _record(comparison: Comparison, run: Run) -> dict[str, Any]:
-    """One run, units in the names; the same fields in CSV and JSON."""
-    bits = comparison.unit != "nats per token"
+    """One run; the same fields in CSV and JSON."""
     reached = comparison.reached(run)
+    shown = comparison.groups[0].settings if comparison.groups else {}
     return {
         "run": run.name,
-        "where": run.where,
-        "recipe": run.recipe,
-        "identity": run.identity,
-        "seed": run.seed,
-        "ended": run.ended,
-        "params": run.params,
-        "tokens": run.tokens,
-        "steps": run.steps,
-        "flops": run.flops,
-        "device": run.device,
-        "gpus": run.gpus,
-        "hours": run.hours,
-        "gpu_hours": run.gpu_hours,
-        "usd": run.usd,
-        "tokens_per_s": run.tokens_per_s,
-        "mfu": run.mfu,
-        "peak_gib": run.peak_gib,
-        "final_val_loss": run.final_val_loss,
-        "best_val_loss": run.best_val_loss,
-        "final_bits_per_byte": run.final_bits_per_byte,
-        **_target_fields(comparison, reached.spent if reached else None, bits),
+        **{name: getattr(run, name) for name in FIELDS},
+        **_target_fields(comparison, reached.spent if reached else None),
         **{f"predicted_{name}": value for name, value in run.predicted.items()},
-        **{key: value for key, value in run.settings.items() if key in _shown(comparison)},
+        **{key: value for key, value in run.settings.items() if key in shown},
     }
 
 
-def _target_fields(comparison: Comparison, spent: float | None, bits: bool) -> Mapping[str, Any]:
+def _target_fields(comparison: Comparison, spent: float | None) -> Mapping[str, Any]:
     if comparison.target_loss is None:
         return {}
-    unit = "_bits_per_byte" if bits else ""
+    unit = "_bits_per_byte" if comparison.unit == BITS else ""
     return {f"usd_to_loss_{comparison.target_loss:g}{unit}": spent}
-
-
-def _shown(comparison: Comparison) -> set[str]:
-    """Settings that differ between the groups."""
-    return set(comparison.groups[0].settings) if comparison.groups else set()
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:

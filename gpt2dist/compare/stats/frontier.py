@@ -7,8 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
-from gpt2dist.compare.read.run_record import Axis, Run
-
 Point = tuple[float, float]
 "What was spent, and the loss that came of it."
 
@@ -36,14 +34,13 @@ def not_overtaken(ends: Sequence[Point], curves: Iterable[Sequence[Point]]) -> l
     return [i for i, (x, y) in enumerate(ends) if lowest[bisect_right(spent, x)] > y]
 
 
-def spent_to_reach(run: Run, loss: float, axis: Axis) -> float | None:
-    """Dollars (hours, tokens, FLOPs) after which validation loss first was at or below `loss`.
+def spent_to_reach(curve: Sequence[Point], loss: float) -> float | None:
+    """What was spent when a learning curve first was at or below `loss`.
 
     Between two evaluations the loss is taken to fall linearly in the logarithm of what was spent.
-    None where it never got there, where the first evaluation is below it already (then the price
-    is at most that one's: see `reached_by`), and where spending is unknown.
+    None where it never got there, and where the first evaluation is below it already (then the
+    price is at most that one's: see `reached_by`).
     """
-    curve = learning_curve(run, axis)
     for (x0, y0), (x1, y1) in pairwise(curve):
         if y0 > loss >= y1:
             share = (y0 - loss) / (y0 - y1)
@@ -51,13 +48,6 @@ def spent_to_reach(run: Run, loss: float, axis: Axis) -> float | None:
     return None
 
 
-def reached_by(run: Run, loss: float, axis: Axis) -> float | None:
+def reached_by(curve: Sequence[Point], loss: float) -> float | None:
     """What was spent at the first evaluation, where that is at or below `loss` already."""
-    curve = learning_curve(run, axis)
     return curve[0][0] if curve and curve[0][1] <= loss else None
-
-
-def learning_curve(run: Run, axis: Axis) -> list[Point]:
-    """(spent, validation loss) of the evaluations; what has no place on a log axis is left out."""
-    points = [(run.spent_at(entry, axis), entry.val_loss) for entry in run.evaluations]
-    return [(x, y) for x, y in points if x is not None and x > 0]

@@ -1,20 +1,42 @@
-"""Runs that learned the same thing: on other hardware, or from another seed."""
+"""Runs that learned the same thing, on other hardware or from another seed, and how sure that is.
+
+Means of seeds and their differences are tested with Student's t.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gpt2dist.compare.read.run_record import Run
-from gpt2dist.compare.stats.student import Interval, Test, below, confidence_interval, welch
 
 SIGNIFICANT_P = 0.01
 "What the rules of KellerJordan/modded-nanogpt ask of a record (README, submission rules, 2025-01)."
 SHOWN_SETTINGS = 4
 
 LossOf = Callable[[Run], float | None]
+
+
+@dataclass(frozen=True)
+class Interval:
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Test:
+    """Whether one mean lies below another mean, or below a number."""
+
+    difference: float
+    "The other mean (or the number) minus this one: positive where this one is lower."
+    t: float
+    df: float
+    p: float
+    "One-sided: how often chance alone would show so large a difference."
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,19 @@ class Group:
     @property
     def hardware(self) -> list[str]:
         return sorted({run.hardware for run in self.runs})
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON and the page have it."""
+        return {
+            "label": self.label,
+            "settings": dict(self.settings),
+            "runs": [run.name for run in self.runs],
+            "hardware": self.hardware,
+            "finished_seeds": len(self.finals),
+            "mean_final_val_loss": self.mean,
+            "low": self.interval.low if self.interval else None,
+            "high": self.interval.high if self.interval else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -110,6 +145,57 @@ def describe_target(group: Group, target: float) -> str:
         return f"{start}; two or more seeds tell whether its mean is below {target:g}"
     sure = "is" if test.p < SIGNIFICANT_P else "is not shown to be"
     return f"{start} {sure} below {target:g} (one-sided t test, p = {_p(test.p)})"
+
+
+def t_tail(t: float, df: float) -> float:
+    """P(T > t) of Student's t."""
+    from scipy.special import stdtr
+
+    return float(stdtr(df, -t))
+
+
+def t_quantile(tail: float, df: float) -> float:
+    """The t that is exceeded with probability `tail`."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(df, tail))
+
+
+def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Mean and two-sided t interval of a normal sample; None below two values."""
+    if len(values) < 2:
+        return None
+    mean = statistics.fmean(values)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    reach = t_quantile((1 - confidence) / 2, len(values) - 1) * error
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def welch(lower: Sequence[float], higher: Sequence[float]) -> Test | None:
+    """Welch's test that the mean of `lower` is below that of `higher`, variances unequal.
+
+    B. L. Welch, Biometrika 34 (1947) 28-35; degrees of freedom after Satterthwaite, Biometrics
+    Bulletin 2 (1946) 110-114. None below two values each, or where neither sample varies.
+    """
+    if len(lower) < 2 or len(higher) < 2:
+        return None
+    a, b = (statistics.variance(sample) / len(sample) for sample in (lower, higher))
+    if a + b == 0:
+        return None
+    difference = statistics.fmean(higher) - statistics.fmean(lower)
+    t = difference / math.sqrt(a + b)
+    df = (a + b) ** 2 / (a * a / (len(lower) - 1) + b * b / (len(higher) - 1))
+    return Test(difference, t, df, t_tail(t, df))
+
+
+def below(values: Sequence[float], target: float) -> Test | None:
+    """One-sample t test that the mean is below `target`; None below two values or any spread."""
+    if len(values) < 2 or statistics.stdev(values) == 0:
+        return None
+    difference = target - statistics.fmean(values)
+    df = len(values) - 1
+    t = difference / (statistics.stdev(values) / math.sqrt(len(values)))
+    return Test(difference, t, df, t_tail(t, df))
 
 
 def _group(runs: tuple[Run, ...], settings: Mapping[str, Any], loss_of: LossOf) -> Group:

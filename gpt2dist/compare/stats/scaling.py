@@ -1,4 +1,8 @@
-"""The scaling law of a user's own runs, how sure it is, and whether they support one at all."""
+"""The scaling law of a user's own runs, how sure it is, and whether they support one at all.
+
+loss = E + A / N^alpha + B / D^beta, by the Huber loss of the logarithms' residuals: Hoffmann et
+al., arXiv:2203.15556, approach 3.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,19 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from gpt2dist.compare.read.run_record import Run
-from gpt2dist.compare.stats.chinchilla import Points, at_bounds, constants, minimise, starts
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.loss.law import effective_tokens
 from gpt2dist.plan.loss.own_fit import OwnFit
 from gpt2dist.plan.loss.predict import published_text
 
+# R runs, 5 unknowns: logarithms of E, A and B (at the runs' centre), alpha and beta
+
+Interval = tuple[float, float]
 CONSTANTS = ("E", "A", "alpha", "B", "beta")
 FEWEST_RUNS = 6
 "One more than there are unknowns: fewer leave no spread to see."
@@ -29,6 +36,14 @@ CLOSEST_CORRELATION = 0.97
 SMALLEST_PART = 0.01
 "Share of the loss that each term has to have somewhere among the runs."
 RESAMPLES = 400
+HUBER_DELTA = 1e-3
+"Beyond it a residual counts linearly. Hoffmann et al., section D.2."
+EXPONENTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5)
+"Where the search starts, for alpha and for beta."
+SMALLEST_EXPONENT, LARGEST_EXPONENT = 0.01, 4.0
+SMALLEST_SHARE = 1e-4
+"Of the mean loss: what E, A / N^alpha or B / D^beta is at least, at the centre of the runs."
+MOST_STEPS = 2000
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Observation:
 @dataclass(frozen=True)
 class ScalingFit:
     own: OwnFit
-    intervals: Mapping[str, tuple[float, float]]
+    intervals: Mapping[str, Interval]
     "95 %, by resampling the observations."
     doubts: tuple[str, ...]
     "Why the runs do not support it; empty for a sound fit."
@@ -54,9 +69,15 @@ class ScalingFit:
 def observations_of(runs: Sequence[Run]) -> tuple[list[Observation], int]:
     """One observation per size and length, and how many settings were left out.
 
-    Finished runs only. Of several settings with the same size and length the best counts: the law
-    describes what well-tuned runs reach.
+    Finished runs only, of one text. Of several settings with the same size and length the best
+    counts: the law describes what well-tuned runs reach.
     """
+    texts = {run.text for run in runs}
+    if len(texts) > 1:  # no force helps: such losses do not compare
+        raise BadInput(
+            f"runs learned different text: {'; '.join(sorted(map(str, texts)))}; one law describes "
+            "one text and tokenizer: name the runs of one"
+        )
     families: dict[str, list[Run]] = {}
     for run in runs:
         if run.ended == "finished" and run.final_val_loss is not None:
@@ -91,18 +112,12 @@ def fit_scaling(seen: Sequence[Observation], *, force: bool = False, seed: int =
     doubts = doubts_about(seen)
     if doubts and not force:
         raise BadInput(f"these runs support no fit: {'; '.join(doubts)}; --force fits all the same")
-    params, tokens, losses = (
-        np.array([getattr(one, name) for one in seen], dtype=float)
-        for name in ("params", "tokens", "loss")
-    )
-    points = Points.of(params, tokens, losses)
-    first = starts(points)
-    found, objectives = minimise(points, np.ones((len(first), len(seen))), first)
-    best = found[int(objectives.argmin())]
-    values = dict(zip(CONSTANTS, (float(value) for value in constants(points, best[None])[0])))
+    logs_R3 = np.log([[one.params, one.tokens, one.loss] for one in seen])
+    best, _ = best_of_starts(logs_R3)
+    values = constants(logs_R3, best)
     law = OwnFit(**values, spread=0.0, runs=len(seen), made="").law
     misses = [law.loss(one.params, one.tokens) - one.loss for one in seen]
-    doubts += _doubts_after(values, seen, at_bounds(points, best))
+    doubts += _doubts_after(values, seen, at_bounds(logs_R3, best))
     if doubts and not force:
         raise BadInput(f"these runs support no fit: {'; '.join(doubts)}; --force fits all the same")
     return ScalingFit(
@@ -112,7 +127,7 @@ def fit_scaling(seen: Sequence[Observation], *, force: bool = False, seed: int =
             runs=len(seen),
             made=_made(seen, forced=bool(doubts)),
         ),
-        intervals=_intervals(points, best, seed),
+        intervals=_intervals(logs_R3, best, seed),
         doubts=tuple(doubts),
     )
 
@@ -155,14 +170,14 @@ def _doubts_after(
     return doubts
 
 
-def _intervals(points: Points, best: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
+def _intervals(logs_R3: np.ndarray, best: np.ndarray, seed: int) -> dict[str, Interval]:
     """Percentiles over fits of runs drawn with replacement, each started from the best fit."""
-    runs = len(points.log_loss)
+    runs = len(logs_R3)
     drawn = np.random.default_rng(seed).integers(0, runs, (RESAMPLES, runs))
-    weights_SR = np.stack([np.bincount(row, minlength=runs) for row in drawn]).astype(float)
-    found, _ = minimise(points, weights_SR, np.repeat(best[None], RESAMPLES, axis=0))
-    low, high = np.percentile(constants(points, found), [2.5, 97.5], axis=0)
-    return {name: (float(a), float(b)) for name, a, b in zip(CONSTANTS, low, high)}
+    centre = logs_R3.mean(axis=0)
+    fits = [constants(logs_R3, minimise(logs_R3[one], best, centre)[0]) for one in drawn]
+    ends = np.percentile([[fit[name] for name in CONSTANTS] for fit in fits], [2.5, 97.5], axis=0)
+    return {name: (float(low), float(high)) for name, low, high in zip(CONSTANTS, *ends)}
 
 
 def _made(seen: Sequence[Observation], *, forced: bool) -> str:
@@ -173,3 +188,79 @@ def _made(seen: Sequence[Observation], *, forced: bool) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
+def best_of_starts(logs_R3: np.ndarray) -> tuple[np.ndarray, float]:
+    """Unknowns and Huber loss of the best search, one from each pair of exponents.
+
+    Given those, E, A and B solve a linear problem.
+    """
+    centred_R3, loss_R = logs_R3 - logs_R3.mean(axis=0), np.exp(logs_R3[:, 2])
+    found = []
+    for exponents in product(EXPONENTS, EXPONENTS):
+        powers_R2 = np.exp(-np.array(exponents) * centred_R3[:, :2])
+        # Divided by the loss, so that relative residuals count, as in the logarithm.
+        terms_R3 = np.column_stack([np.ones_like(loss_R), powers_R2]) / loss_R[:, None]
+        solved_3, *_ = np.linalg.lstsq(terms_R3, np.ones_like(loss_R), rcond=None)
+        parts_3 = np.log(np.maximum(solved_3, 10 * SMALLEST_SHARE * loss_R.mean()))
+        found.append(minimise(logs_R3, np.concatenate([parts_3, np.log(exponents)])))
+    return min(found, key=lambda one: one[1])
+
+
+def minimise(
+    logs_R3: np.ndarray, start_5: np.ndarray, centre: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """The unknowns of least Huber loss that a search from `start_5` finds, and that loss.
+
+    Sizes and tokens are centred, so that A and alpha do not pull at each other.
+    """
+    from scipy.optimize import least_squares
+
+    n_R, d_R, _ = (logs_R3 - (logs_R3.mean(axis=0) if centre is None else centre)).T
+    low, high = _bounds(logs_R3)
+
+    def residuals(x_5: np.ndarray) -> np.ndarray:
+        """Logarithm of the law minus that of the loss."""
+        return np.logaddexp.reduce(terms(x_5), axis=0) - logs_R3[:, 2]
+
+    def terms(x_5: np.ndarray) -> np.ndarray:
+        e, a, b, log_alpha, log_beta = x_5
+        return np.stack([e + 0 * n_R, a - np.exp(log_alpha) * n_R, b - np.exp(log_beta) * d_R])
+
+    def derivatives(x_5: np.ndarray) -> np.ndarray:
+        shares_3R = np.exp(terms(x_5) - np.logaddexp.reduce(terms(x_5), axis=0))
+        by_alpha, by_beta = (-np.exp(x_5[3:, None]) * [n_R, d_R]) * shares_3R[1:]
+        return np.column_stack([*shares_3R, by_alpha, by_beta])
+
+    found = least_squares(
+        residuals,
+        np.clip(start_5, low + 1e-9, high - 1e-9),
+        derivatives,
+        bounds=(low, high),
+        loss="huber",
+        f_scale=HUBER_DELTA,
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+        max_nfev=MOST_STEPS,
+    )
+    return found.x, float(found.cost)
+
+
+def constants(logs_R3: np.ndarray, x_5: np.ndarray) -> dict[str, float]:
+    """E, A, alpha, B, beta for parameters and tokens as they are counted."""
+    (n, d, _), (e, a, b, log_alpha, log_beta) = logs_R3.mean(axis=0), x_5
+    alpha, beta = math.exp(log_alpha), math.exp(log_beta)
+    values = (math.exp(e), math.exp(a + alpha * n), alpha, math.exp(b + beta * d), beta)
+    return dict(zip(CONSTANTS, values))
+
+
+def at_bounds(logs_R3: np.ndarray, x_5: np.ndarray) -> list[str]:
+    """Unknowns that ended where the search was not let further."""
+    found = zip(("E", "A", "B", "alpha", "beta"), x_5, *_bounds(logs_R3))
+    return [name for name, x, low, high in found if x <= low + 1e-6 or x >= high - 1e-6]
+
+
+def _bounds(logs_R3: np.ndarray) -> np.ndarray:
+    part = logs_R3[:, 2].mean() + np.log([SMALLEST_SHARE, 10])
+    return np.column_stack([*[part] * 3, *[np.log([SMALLEST_EXPONENT, LARGEST_EXPONENT])] * 2])

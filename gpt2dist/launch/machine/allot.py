@@ -21,6 +21,7 @@ from gpt2dist.launch.allowance import (
     GRACE_S,
     UPLOAD_S,
     Allowance,
+    Reserve,
     amount_at,
     billed_since,
     spent_now,
@@ -40,16 +41,21 @@ def assignments(environ: Mapping[str, str], runs: Path, now: float) -> dict[str,
     past_usd, last_seen_at = _past(runs, environ.get("RUN", ""))
     billed_from = billed_since(_booted_at(), _accounted_until(Path(environ["HOME"])))
     spent_usd = spent_now(past_usd, last_seen_at, billed_from, now, price * nodes)
-    grace_s = amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud)
-    allowance = Allowance(budget_usd, price * nodes, spent_usd, grace_s)
+    reserve = Reserve(
+        amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud),
+        amount_at("UPLOAD_S", environ.get("UPLOAD_S") or f"{UPLOAD_S}", cloud)
+        if environ.get("BUCKET")
+        else 0.0,
+    )
+    allowance = Allowance(budget_usd, price * nodes, spent_usd, reserve)
     return {
         PRICE_VARIABLE: f"{price:g}",
         BILLED_VARIABLE: f"{billed_from:.0f}",
         "RUN_BUDGET_USD": f"{allowance.run_usd:.4f}",
         # `timeout 0` sets no limit.
         "DEADLINE_S": str(allowance.deadline_s or 0),
-        "GRACE_S": f"{grace_s:g}",
-        "UPLOAD_S": str(UPLOAD_S),
+        "GRACE_S": f"{reserve.grace_s:g}",
+        "UPLOAD_S": f"{reserve.upload_s:g}",
         "SPENT_USD": f"{spent_usd:.2f}",
         "BUDGET_USD": f"{budget_usd:g}",
     }
@@ -61,11 +67,14 @@ def _cloud(environ: Mapping[str, str]) -> str | None:
 
 
 def _past(runs: Path, run: str) -> tuple[float, float]:
-    """Dollars of earlier attempts and the last sign of life; all runs here when none is named."""
+    """Dollars of earlier attempts and the last sign of life on this machine.
+
+    Of all runs here when none is named.
+    """
     ledgers = [runs / run / LEDGER_FILE] if run else sorted(runs.glob(f"*/{LEDGER_FILE}"))
     accounts = [Account.read(path) for path in ledgers if path.exists()]
-    seen = [attempt.last_seen_at for account in accounts for attempt in account.attempts]
-    return sum(account.usd for account in accounts), max(seen, default=0.0)
+    seen = max((account.last_seen_here() for account in accounts), default=0.0)
+    return sum(account.usd for account in accounts), seen
 
 
 def _booted_at() -> float:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 REPEAT_VALUE = 15.39
 """R*: tokens seen again lose worth as exp(-repeats / R*). Muennighoff et al., arXiv:2305.16264."""
 
+OVERTRAINED_RATIO, OVERTRAINED_POWER = 30.0, 0.69
+"""Up to so many tokens per parameter published runs follow the law; tokens beyond count as a power
+of themselves. benchmarks/loss_accuracy.py fits the power and leaves every run out of its own."""
+
 UNTRAINED_LOSS = math.log(50257)
 """Nats per token of a model that knows nothing; no prediction is worse."""
 
@@ -59,3 +63,14 @@ def tokens_with_repeats(effective: float, unique_tokens: float | None) -> float 
     if gained >= 1:
         return None
     return unique_tokens * (1 - REPEAT_VALUE * math.log1p(-gained))
+
+
+def overtrained_tokens(params: float, tokens: float, power: float = OVERTRAINED_POWER) -> float:
+    """Tokens that by the law teach as much as `tokens`, of which there may be too many."""
+    start = OVERTRAINED_RATIO * params
+    return tokens if tokens <= start else start * (tokens / start) ** power
+
+
+def published_loss(params: float, tokens: float, power: float = OVERTRAINED_POWER) -> float:
+    """Chinchilla's law with over-training, before a text's offset; repeats already discounted."""
+    return EPOCH.loss(params, overtrained_tokens(params, tokens, power))

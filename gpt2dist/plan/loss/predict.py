@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from gpt2dist.plan.loss.law import (
     EPOCH,
+    OVERTRAINED_POWER,
     UNTRAINED_LOSS,
-    Law,
     effective_tokens,
+    overtrained_tokens,
+    published_loss,
     tokens_with_repeats,
 )
 from gpt2dist.plan.loss.own_fit import OwnFit, load_own_fit, save_own_fit
@@ -65,13 +67,20 @@ class LossEstimate:
 
 
 def predict_loss(
-    params: int, tokens: float, source: str, *, own_fit: OwnFit | None = None
+    params: int,
+    tokens: float,
+    source: str,
+    *,
+    own_fit: OwnFit | None = None,
+    unique_tokens: float | None = None,
 ) -> LossEstimate | None:
     """Final validation loss on held-out text of `source` (data.source of the config).
 
-    None where nothing is known about that text and there is no fit of own runs.
+    `unique_tokens`: how many different ones are trained on, where that is known better than by the
+    name of the source. None where nothing is known about that text and there is no fit of own runs.
     """
     dataset, unique = published_text(source)
+    unique = min((n for n in (unique, unique_tokens) if n is not None), default=None)
     seen = effective_tokens(tokens, unique)
     if own_fit is not None:
         sigma = own_fit.spread * math.sqrt(1 + 1 / own_fit.runs)
@@ -91,7 +100,7 @@ def predict_loss(
         basis += f"; repeated text counts as {seen / 1e9:,.1f}B fresh tokens"
     if far:
         basis += f"; unreliable: {far}"
-    loss = EPOCH.loss(params, seen) + offset.nats
+    loss = published_loss(params, seen) + offset.nats
     return _estimate(loss, offset.far_sigma if far else offset.sigma, basis)
 
 
@@ -109,6 +118,8 @@ def tokens_for_loss(
         return None
     else:
         fresh = EPOCH.tokens(params, loss - dataset_offsets()[dataset].nats)
+        if fresh is not None:
+            fresh = overtrained_tokens(params, fresh, 1 / OVERTRAINED_POWER)
     return None if fresh is None else tokens_with_repeats(fresh, unique)
 
 
@@ -116,22 +127,27 @@ def compute_optimal(
     flops: float, source: str, *, own_fit: OwnFit | None = None
 ) -> tuple[float, float]:
     """Parameters and tokens of least loss for `flops` = 6 N D; an offset does not move them."""
-    law = EPOCH if own_fit is None else own_fit.law
     unique = published_text(source)[1]
+    expected = published_loss if own_fit is None else own_fit.law.loss
+
+    def loss(log_params: float) -> float:
+        params = math.exp(log_params)
+        return expected(params, effective_tokens(flops / (6 * params), unique))
+
     low, high = math.log(SMALLEST_MODEL), math.log(LARGEST_MODEL)
     # Golden section: the loss falls, then rises with the size, also where text is repeated.
     shrink = (math.sqrt(5) - 1) / 2
     left, right = high - shrink * (high - low), low + shrink * (high - low)
-    loss_left, loss_right = (_loss_at(law, flops, math.exp(x), unique) for x in (left, right))
+    loss_left, loss_right = loss(left), loss(right)
     while high - low > 1e-9:
         if loss_left < loss_right:
             high, right, loss_right = right, left, loss_left
             left = high - shrink * (high - low)
-            loss_left = _loss_at(law, flops, math.exp(left), unique)
+            loss_left = loss(left)
         else:
             low, left, loss_left = left, right, loss_right
             right = low + shrink * (high - low)
-            loss_right = _loss_at(law, flops, math.exp(right), unique)
+            loss_right = loss(right)
     params = math.exp((low + high) / 2)
     return params, flops / (6 * params)
 
@@ -147,10 +163,6 @@ def published_text(source: str) -> tuple[str | None, float | None]:
     dataset, unique = known
     sample = re.search(r":sample-(\d+)bt$", name)
     return dataset, float(sample.group(1)) * 1e9 if sample else unique
-
-
-def _loss_at(law: Law, flops: float, params: float, unique: float | None) -> float:
-    return law.loss(params, effective_tokens(flops / (6 * params), unique))
 
 
 def _estimate(loss: float, sigma: float, basis: str) -> LossEstimate:

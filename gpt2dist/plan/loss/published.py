@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import combinations_with_replacement
 
-from gpt2dist.plan.loss.law import EPOCH, effective_tokens
+from gpt2dist.plan.loss.law import OVERTRAINED_POWER, effective_tokens, published_loss
 
 SMALLEST_PARAMS, LARGEST_PARAMS = 50e6, 7e9
 FEWEST_TOKENS_PER_PARAM, MOST_TOKENS_PER_PARAM = 9.9, 1100.0
@@ -38,9 +39,8 @@ class PublishedLoss:
     group: str
     "Runs of one hand: left out together when accuracy is measured."
 
-    @property
-    def above_law(self) -> float:
-        return self.loss - EPOCH.loss(self.params, self.tokens)
+    def above_law(self, power: float) -> float:
+        return self.loss - published_loss(self.params, self.tokens, power)
 
     @property
     def far(self) -> str | None:
@@ -77,30 +77,25 @@ def far_from_published(params: float, tokens: float) -> str | None:
     return None
 
 
-def fit_offsets(rows: Sequence[PublishedLoss]) -> dict[str, Offset]:
-    """The offset of each dataset: the median over its groups, so that no lone run moves it.
+def fit_offsets(
+    rows: Sequence[PublishedLoss], power: float = OVERTRAINED_POWER
+) -> dict[str, Offset]:
+    """The offset of each dataset: the centre of its groups, so that no lone run moves it.
 
     The spread is that of all datasets together, or the dataset's own where that is larger.
     """
+    above = {row: row.above_law(power) for row in rows}
     near = [row for row in rows if row.far is None]
-    center = {name: _center(near, name) for name in sorted({row.dataset for row in near})}
-    pooled = _rms([row.above_law - center[row.dataset] for row in near])
+    center = {name: _center(above, near, name) for name in sorted({row.dataset for row in near})}
+    pooled = _rms([above[row] - center[row.dataset] for row in near])
     # At least the near spread: leaving rows out must never make far predictions surer.
-    far = max(
-        pooled,
-        _rms(
-            [
-                row.above_law - center[row.dataset]
-                for row in rows
-                if row.far and row.dataset in center
-            ]
-        ),
-    )
+    far_rows = [row for row in rows if row.far and row.dataset in center]
+    far = max(pooled, _rms([above[row] - center[row.dataset] for row in far_rows]))
     fitted = {}
     for name, nats in center.items():
         mine = [row for row in near if row.dataset == name]
         groups = len({row.group for row in mine})
-        own = MAD_TO_SIGMA * statistics.median(abs(row.above_law - nats) for row in mine)
+        own = MAD_TO_SIGMA * statistics.median(abs(above[row] - nats) for row in mine)
         fitted[name] = Offset(
             nats=nats,
             sigma=max(pooled, own) * math.sqrt(1 + 1 / groups),
@@ -143,12 +138,16 @@ def dataset_offsets() -> dict[str, Offset]:
     return fit_offsets(published_losses())
 
 
-def _center(rows: Sequence[PublishedLoss], dataset: str) -> float:
+def _center(
+    above: dict[PublishedLoss, float], rows: Sequence[PublishedLoss], dataset: str
+) -> float:
+    """Hodges and Lehmann's estimate over the groups: the median of the means of all pairs."""
     by_group: dict[str, list[float]] = {}
     for row in rows:
         if row.dataset == dataset:
-            by_group.setdefault(row.group, []).append(row.above_law)
-    return statistics.median(statistics.fmean(group) for group in by_group.values())
+            by_group.setdefault(row.group, []).append(above[row])
+    groups = [statistics.median(group) for group in by_group.values()]
+    return statistics.median((a + b) / 2 for a, b in combinations_with_replacement(groups, 2))
 
 
 def _rms(errors: Sequence[float]) -> float:

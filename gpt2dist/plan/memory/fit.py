@@ -9,7 +9,14 @@ from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.terms import Memory, estimate
 from gpt2dist.plan.memory.training import held_parameters, trained_parameters, training_counts
 
-__all__ = ["HEADROOM", "Memory", "largest_micro_batch", "memory", "micro_batch_for"]
+__all__ = [
+    "HEADROOM",
+    "Memory",
+    "largest_micro_batch",
+    "memory",
+    "micro_batch_for",
+    "runs_at_once",
+]
 
 HEADROOM = 0.08
 """Share of the memory to leave free when a micro-batch is chosen: 9 in 10 published runs that the
@@ -45,3 +52,9 @@ def micro_batch_for(
     """Largest divisor of `sequences_per_gpu` that fits in `free_gib`; 0 when not even 1 does."""
     best = largest_micro_batch(model, layout, free_gib, sequences_per_gpu)
     return next((size for size in range(best, 0, -1) if sequences_per_gpu % size == 0), 0)
+
+
+def runs_at_once(model: ModelConfig, layout: Layout, free_gib: float) -> int:
+    """Processes that train such a model side by side on one GPU, one sequence at a time each."""
+    alone = replace(layout, gpus_per_node=1, nodes=1, micro_batch=1)
+    return int(free_gib / memory(model, alone).peak_gib)

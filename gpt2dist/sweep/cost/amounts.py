@@ -1,11 +1,23 @@
-"""Dollars, machine-hours and tokens together: limits, what was spent, what is still promised."""
+"""Dollars, machine-hours and tokens together: limits, grants, and what ledgers say was spent."""
 
 from __future__ import annotations
 
 import math
+import os
+import time
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
-from gpt2dist.sweep.spec.schema import SweepBudget
+from gpt2dist.config.schema import ClusterConfig
+from gpt2dist.track.ledger import (
+    BILLED_VARIABLE,
+    LEDGER_FILE,
+    Account,
+    Ledger,
+    billed_since,
+    price_usd_per_hour,
+)
 
 
 @dataclass(frozen=True)
@@ -14,6 +26,14 @@ class Amounts:
     hours: float = 0.0
     "Machine-hours."
     tokens: float = 0.0
+
+    @classmethod
+    def spent(cls, account: Account | None, share: float = 1.0, tokens: float = 0.0) -> Amounts:
+        """By all attempts of a ledger up to the last heartbeat, on `share` of its machines."""
+        if account is None:
+            return cls()
+        machine_seconds = sum(a.seconds * a.machines for a in account.attempts)
+        return cls(account.usd, machine_seconds * share / 3600, tokens)
 
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(*(a + b for a, b in zip(astuple(self), astuple(other))))
@@ -33,10 +53,11 @@ class Amounts:
         return all(a >= b for a, b in zip(astuple(self), astuple(other)))
 
 
-def limits(budget: SweepBudget) -> Amounts:
-    """Infinite where the budget says nothing."""
-    given = (budget.usd, budget.hours, budget.tokens)
-    return Amounts(*(math.inf if value is None else float(value) for value in given))
+def limits(
+    usd: float | None = None, hours: float | None = None, tokens: float | None = None
+) -> Amounts:
+    """Infinite where a budget says nothing."""
+    return Amounts(*(math.inf if value is None else float(value) for value in (usd, hours, tokens)))
 
 
 def grant(free: Amounts, need: Amounts, slots: int) -> Amounts | None:
@@ -48,3 +69,41 @@ def grant(free: Amounts, need: Amounts, slots: int) -> Amounts | None:
     if not free.covers(need):
         return None
     return free.times(1 / max(1, slots)).at_least(need)
+
+
+class SweepLedger:
+    """The ledger of a sweep's folder: one attempt for each command on a rented machine.
+
+    Trials account for their shares; booting, installing, preparing data, starting Ray and idle
+    shares are in no trial's account. On one's own machine there is no ledger.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """As far as earlier commands have brought it; RunFailure where the file is damaged."""
+        self._path = folder / LEDGER_FILE
+        self._account = Account.read(self._path) if self._path.exists() else None
+        self._ledger: Ledger | None = None
+
+    def open(self, cluster: ClusterConfig, machines: int, environ: Mapping[str, str]) -> None:
+        """Begin to pay, from $GPT2DIST_BILLED_SINCE on; without it this does nothing."""
+        if not environ.get(BILLED_VARIABLE, "").strip():
+            return
+        now = time.time()
+        price, source = price_usd_per_hour(cluster, environ)
+        self._account = self._ledger = Ledger.open(
+            self._path,
+            attempt_id=f"sweep-{now:.3f}-{os.getpid()}",
+            started_at=billed_since(now, environ, self._path),
+            machines=machines,
+            usd_per_hour=price,
+            price_source=source,
+        )
+
+    def heartbeat(self, force: bool = False) -> None:
+        """Count the time up to now; call it often. It is written every two seconds, or forced."""
+        if self._ledger is not None:
+            self._ledger.heartbeat(force)
+
+    @property
+    def amounts(self) -> Amounts:
+        return Amounts.spent(self._account)

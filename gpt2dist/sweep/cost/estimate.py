@@ -1,176 +1,244 @@
-"""A sweep before it starts: its trials, what they need together, and whether that fits."""
+"""What a trial is going to cost, by the planner, a probe or its siblings, and what all need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
 
+from gpt2dist.config.schema import BudgetConfig, Config
 from gpt2dist.errors import BadInput
-from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.human import human_count, usd
+from gpt2dist.plan.arithmetic import flops_per_token
+from gpt2dist.plan.machine.hardware import Hardware, parse_on
+from gpt2dist.plan.placement import Machine, place
+from gpt2dist.plan.planner import offer_for, plan_run
 from gpt2dist.sweep.cost.amounts import Amounts
-from gpt2dist.sweep.cost.trial_cost import Price, Rent
-from gpt2dist.sweep.search.points import listed_points
-from gpt2dist.sweep.spec.schema import Sweep
-from gpt2dist.sweep.spec.space import swept_paths
-from gpt2dist.sweep.trial.trial import Trial, labels, make_trial, short
+from gpt2dist.sweep.spec.sweep import Sweep
+from gpt2dist.track.ledger import price_usd_per_hour
+from gpt2dist.train.predicted import prediction
 
-LINES = 40
-"Of the list of trials; the rest is counted."
+START_SECONDS = {"process": 15.0, "ray": 60.0}
+"What a start takes while no trial has shown it."
 
 
 @dataclass(frozen=True)
-class SweepPlan:
+class MachineShare:
+    """The part of a machine, or the machines, that one trial pays for."""
+
+    part: float
+    "1 where a trial has its machines to itself."
+    machines: int
+    usd_per_hour: float
+    "Of one machine, times the part."
+    source: str
+
+    @property
+    def is_known(self) -> bool:
+        return self.usd_per_hour > 0
+
+    def cost(self, seconds: float, tokens: float = 0.0) -> Amounts:
+        machine_hours = seconds * self.machines / 3600
+        return Amounts(machine_hours * self.usd_per_hour, machine_hours * self.part, tokens)
+
+    def seconds(self, granted: Amounts, spent: Amounts) -> float | None:
+        """How long a trial may go on with what it was granted; None: there is no limit."""
+        a_second = self.cost(1.0)
+        by_hours = (granted.hours - spent.hours) / a_second.hours
+        by_usd = (granted.usd - spent.usd) / a_second.usd if self.is_known else math.inf
+        return _limit(None, min(by_hours, by_usd))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one whole trial takes; None is unknown."""
+
+    tokens: int
+    hours: float | None = None
+    basis: str | None = None
+    "Where the hours are from."
+    once_hours: float = 0.0
+    "Of the machines, before the first trial can start; the sweep pays them once."
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """The machines of a sweep: what a trial pays for them, and how long it takes there."""
+
+    share: MachineShare
+    estimate: Callable[[Config], Estimate]
+
+
+def pricing_here(sweep: Sweep, machine: Machine, gpus_per_machine: int) -> Pricing:
+    """At the price that config or environment names, by a probe or the planner if it knows the GPU.
+
+    Trials that run at once share a machine.
+    """
+    usd_per_hour, source = price_usd_per_hour(sweep.config.cluster, os.environ)
+    part, machines = _part(sweep, gpus_per_machine)
+    share = MachineShare(part, machines, usd_per_hour * part, source)
+
+    @cache
+    def estimate(config: Config) -> Estimate:
+        placed = _placed(sweep, config)
+        placement = place(placed, machine, single_process=sweep.in_processes)
+        found = prediction(placed, placement, (share.usd_per_hour, share.source))
+        if found["hours"] is None:
+            return Estimate(config.total_tokens)
+        hours = found["hours"] * _slowdown(sweep, machine)
+        return Estimate(config.total_tokens, hours, found["basis"])
+
+    return Pricing(share, estimate)
+
+
+def pricing_on(sweep: Sweep, on: str) -> Pricing:
+    """At the cheapest offer of the machine that `on` names, or the config's price, by the planner.
+
+    What a sweep pays only once is apart: renting, installing, preparing data.
+    """
+    hardware = parse_on(on)
+    gpus = sweep.resources.gpus
+    if gpus > hardware.gpus:
+        raise BadInput(f"resources.gpus={gpus:g} is more than the {hardware.gpus} GPUs of {on}")
+    offer = offer_for(sweep.config, hardware)
+    part, machines = _part(sweep, hardware.gpus_per_node)
+    usd_per_hour = offer.usd_per_hour * part if offer else 0.0
+    source = f"{offer.provider} {offer.instance}" if offer else f"no offer of {on}"
+    own = Hardware(hardware.gpu, math.ceil(max(1, math.ceil(gpus)) / machines), machines)
+
+    def estimate(config: Config) -> Estimate:
+        plan = plan_run(config, own, offer)
+        if plan.hours is None or plan.cost is None:
+            return Estimate(config.total_tokens)
+        once = plan.cost.setup_hours + plan.cost.data_hours
+        hours = (plan.hours - once) / min(1.0, gpus or 1.0)
+        basis = f"planner, {plan.gpu} x {plan.gpus}"
+        return Estimate(config.total_tokens, hours, basis, once)
+
+    return Pricing(MachineShare(part, machines, usd_per_hour, source), estimate)
+
+
+def run_config(sweep: Sweep, share: MachineShare, config: Config, granted: Amounts) -> Config:
+    """The config that a trial trains with: its share of the machine's price and of the budget."""
+    config = _placed(sweep, config)
+    tokens = _limit(config.budget.tokens, granted.tokens)
+    budget = BudgetConfig(
+        usd=_limit(config.budget.usd, granted.usd if share.is_known else math.inf),
+        hours=_limit(config.budget.hours, granted.hours / (share.part * share.machines)),
+        tokens=None if tokens is None else int(tokens),
+    )
+    cluster = config.cluster
+    if share.is_known:
+        cluster = replace(cluster, usd_per_hour=share.usd_per_hour)
+    # The sweep speaks to MLflow for its trials, as only it knows the parent run.
+    track = config.track if sweep.in_processes else replace(config.track, mlflow=False)
+    return replace(config, budget=budget, cluster=cluster, track=track)
+
+
+def start_seconds(sweep: Sweep) -> float:
+    return START_SECONDS["process" if sweep.in_processes else "ray"]
+
+
+def expected_seconds(
+    config: Config, left: float, paces: Sequence[tuple[float, float]], estimate: Estimate
+) -> float | None:
+    """A start and `left` tokens of a trial; `paces`: its siblings' starts and seconds per FLOP."""
+    if paces:
+        starts, rates = zip(*paces)
+        return median(starts) + left * flops_per_token(config.model) * median(rates)
+    if estimate.hours is not None:
+        return estimate.hours * 3600 * left / estimate.tokens
+    return None
+
+
+@dataclass(frozen=True)
+class SweepEstimate:
     """What a sweep needs when nobody is stopped early, and at least when most are."""
 
-    trials: tuple[Trial, ...]
-    prices: tuple[Price, ...]
-    rent: Rent
+    trials: tuple[Estimate, ...]
+    share: MachineShare
     least_part: float
     "Of the whole, when the scheduler stops all it may; 1 without one."
 
-    @property
-    def tokens(self) -> int:
-        return sum(price.tokens for price in self.prices)
+    @classmethod
+    def of(cls, sweep: Sweep, configs: Sequence[Config], pricing: Pricing) -> SweepEstimate:
+        trials = tuple(pricing.estimate(config) for config in configs)
+        longest = max(trial.tokens for trial in trials)
+        return cls(trials, pricing.share, _least_part(sweep, longest))
 
     @property
     def once(self) -> Amounts:
         """Before the first trial can start, on whole machines."""
-        hours = max(price.once_hours for price in self.prices) * self.rent.machines
-        return Amounts(hours * self.rent.usd_per_hour / self.rent.share, hours)
+        hours = max(trial.once_hours for trial in self.trials) * self.share.machines
+        return Amounts(hours * self.share.usd_per_hour / self.share.part, hours)
 
     @property
-    def machine_hours(self) -> float | None:
-        """Of all trials, without what is paid once."""
-        hours = _all_known(price.hours for price in self.prices)
-        return sum(hours) * self.rent.share * self.rent.machines if hours else None
+    def needs(self) -> list[Amounts] | None:
+        """Of every trial, without what is paid once; None when one is unknown."""
+        hours = [trial.hours for trial in self.trials if trial.hours is not None]
+        if len(hours) < len(self.trials):
+            return None
+        return [self.share.cost(h * 3600, t.tokens) for h, t in zip(hours, self.trials)]
 
     @property
-    def usd(self) -> float | None:
-        """Of all trials, without what is paid once."""
-        dollars = _all_known(price.usd for price in self.prices)
-        return sum(dollars) if dollars else None
+    def total(self) -> Amounts | None:
+        return None if self.needs is None else sum(self.needs, Amounts())
 
+    def budget_notes(self, sweep: Sweep) -> list[str]:
+        """Remarks on what is unknown or tight; raises BadInput for what cannot fit the budget.
 
-def planned_trials(sweep: Sweep) -> tuple[Trial, ...]:
-    """Exactly the trials of a grid or a random search; a typical sample for Optuna.
-
-    Raises BadInput for a point that cannot run, unless Optuna would find another.
-    """
-    trials: list[Trial] = []
-    for point, values in enumerate(listed_points(sweep)):
-        for seed in sweep.seeds:
-            try:
-                trials.append(make_trial(sweep, len(trials), point, values, seed))
-            except BadInput:
-                if sweep.search.kind != "optuna":
-                    raise
-    if not trials:
-        raise BadInput(f"no point of the space can run; narrow it (in {sweep.file})")
-    return tuple(trials)
-
-
-def plan_sweep(
-    sweep: Sweep, trials: Sequence[Trial], price_of: Callable[[Trial], Price], rent: Rent
-) -> SweepPlan:
-    prices = tuple(price_of(trial) for trial in trials)
-    longest = max(trial.tokens for trial in trials)
-    return SweepPlan(tuple(trials), prices, rent, _least_part(sweep, longest))
-
-
-def require_affordable(sweep: Sweep, plan: SweepPlan) -> list[str]:
-    """Remarks on what is unknown or tight; raises BadInput for what cannot fit the budget.
-
-    The budget is for the trials; what is paid once before them is shown beside it.
-    """
-    notes = []
-    budget, rent = sweep.budget, plan.rent
-    if budget.usd is not None and not rent.is_known:
-        raise BadInput(
-            f"budget.usd={budget.usd:g} cannot be kept: this machine has no price; set "
-            "cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and cluster.usd_per_kwh"
-        )
-    for key, limit, needed, one, text in (
-        ("usd", budget.usd, plan.usd, _most(price.usd for price in plan.prices), usd),
-        ("hours", budget.hours, plan.machine_hours, _hours(plan), lambda h: f"{h:.2f} h"),
-        ("tokens", budget.tokens, plan.tokens, max(p.tokens for p in plan.prices), human_count),
-    ):
-        if limit is None:
-            continue
-        if needed is None or one is None:
-            notes.append(
-                f"planned {'dollars' if key == 'usd' else key} are unknown: no probe of this model "
-                "on this machine (`gpt2dist plan RECIPE --probe` takes one); the budget holds "
-                "all the same"
+        The budget is for the trials; what is paid once before them is shown beside it.
+        """
+        notes, budget, needs = [], sweep.budget, self.needs
+        if budget.usd is not None and not self.share.is_known:
+            raise BadInput(
+                f"budget.usd={budget.usd:g} cannot be kept: this machine has no price; set "
+                "cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and "
+                "cluster.usd_per_kwh"
             )
-        elif one > limit:
+        for key, limit in (("usd", budget.usd), ("hours", budget.hours)):
+            if limit is not None and needs is None:
+                notes.append(
+                    f"planned {'dollars' if key == 'usd' else key} are unknown: no probe of this "
+                    "model on this machine (`gpt2dist plan RECIPE --probe` takes one); the budget "
+                    "holds all the same"
+                )
+            elif limit is not None and needs is not None:
+                notes += self._fit(sweep, key, limit, [getattr(need, key) for need in needs])
+        if budget.tokens is not None:
+            notes += self._fit(sweep, "tokens", budget.tokens, [t.tokens for t in self.trials])
+        if not self.share.is_known:
+            notes.append(f"dollars are unknown: no price of this machine ({self.share.source})")
+        return notes
+
+    def _fit(self, sweep: Sweep, key: str, limit: float, needs: Sequence[float]) -> list[str]:
+        text: Callable[[float], str] = {"usd": usd, "tokens": human_count}.get(key, _hours_text)
+        one, together = max(needs), sum(needs)
+        if one > limit:
             raise BadInput(
                 f"budget.{key}={text(limit)} is below one trial, which needs {text(one)}; raise it "
                 f"or shorten train.tokens (in {sweep.file})"
             )
-        elif needed * plan.least_part > limit:
+        if together * self.least_part > limit:
             least = " at least, even with early stopping" if sweep.stops_early else ""
             raise BadInput(
-                f"the sweep needs {text(needed * plan.least_part)}{least} for {len(plan.trials)} "
+                f"the sweep needs {text(together * self.least_part)}{least} for {len(needs)} "
                 f"trials of up to {text(one)}, but budget.{key}={text(limit)}; raise it, shorten "
                 f"train.tokens or take fewer trials (in {sweep.file})"
             )
-        elif needed > limit:
-            notes.append(
-                f"without early stopping the sweep would need {text(needed)}; it ends at "
-                f"budget.{key}={text(limit)}"
-            )
-    if not rent.is_known:
-        notes.append(f"dollars are unknown: no price of this machine ({rent.source})")
-    return notes
+        if together <= limit:
+            return []
+        return [
+            f"without early stopping the sweep would need {text(together)}; it ends at "
+            f"budget.{key}={text(limit)}"
+        ]
 
 
-def describe_plan(sweep: Sweep, plan: SweepPlan) -> list[str]:
-    """The trials with their planned tokens, hours and dollars, and the sums."""
-    names = labels(swept_paths(sweep.space))
-    several = len(sweep.seeds) > 1
-    head = ["trial", *names.values(), *(["seed"] if several else []), "tokens", "hours", "dollars"]
-    rows = [head]
-    for trial, price in zip(plan.trials[:LINES], plan.prices):
-        rows.append(
-            [
-                str(trial.number),
-                *(short(trial.values[path]) for path in names),
-                *([str(trial.seed)] if several else []),
-                human_count(price.tokens),
-                "unknown" if price.hours is None else human_duration(price.hours * 3600),
-                "unknown" if price.usd is None else usd(price.usd),
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths)) for row in rows]
-    if len(plan.trials) > LINES:
-        lines.append(f"... and {len(plan.trials) - LINES} more")
-    hours = plan.machine_hours
-    together = (
-        f"together: {len(plan.trials)} trials, {human_count(plan.tokens)} tokens, "
-        f"{'unknown' if hours is None else f'{hours:.2f}'} machine-hours, "
-        f"{'unknown dollars' if plan.usd is None else usd(plan.usd)}"
-    )
-    if sweep.stops_early:
-        together += f" without early stopping, {plan.least_part:.0%} of that at least with it"
-    lines.append(together)
-    if plan.once.hours:
-        money = f", {usd(plan.once.usd)}" if plan.rent.is_known else ""
-        lines.append(
-            f"and once, before the first trial: renting, installing and preparing the data, "
-            f"{plan.once.hours:.2f} machine-hours{money}"
-        )
-    if plan.rent.is_known:
-        machines = f" and machine, {plan.rent.machines} machines" if plan.rent.machines > 1 else ""
-        lines.append(
-            f"price: {usd(plan.rent.usd_per_hour)} per trial-hour{machines} ({plan.rent.source})"
-        )
-    basis = sorted({price.basis for price in plan.prices if price.basis})
-    if basis:
-        lines.append(f"hours by: {', '.join(basis)}")
-    if sweep.search.kind == "optuna":
-        lines.append("the values are a typical sample: Optuna chooses while it learns")
-    return lines
+def _hours_text(hours: float) -> str:
+    return f"{hours:.2f} h"
 
 
 def _least_part(sweep: Sweep, tokens: int) -> float:
@@ -188,17 +256,33 @@ def _least_part(sweep: Sweep, tokens: int) -> float:
     return part + going * (tokens - done) / tokens
 
 
-def _all_known(values: Iterable[float | None]) -> list[float] | None:
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return known if len(known) == len(found) else None
+def _placed(sweep: Sweep, config: Config) -> Config:
+    """The config with the workers that a trial of this sweep has."""
+    if sweep.in_processes or sweep.resources.gpus < 1:
+        return config
+    return replace(config, cluster=replace(config.cluster, workers=int(sweep.resources.gpus)))
 
 
-def _most(values: Iterable[float | None]) -> float | None:
-    known = _all_known(values)
-    return max(known) if known else None
+def _part(sweep: Sweep, gpus_per_machine: int) -> tuple[float, int]:
+    """Part of a machine that a trial pays for, and the number of its machines."""
+    gpus = sweep.resources.gpus
+    if gpus and gpus_per_machine:
+        machines = max(1, math.ceil(gpus / gpus_per_machine))
+        together = max(1, int(gpus_per_machine / gpus + 1e-9))
+        return 1 / min(sweep.at_once, together), machines
+    return 1 / sweep.at_once, 1
 
 
-def _hours(plan: SweepPlan) -> float | None:
-    most = _most(price.hours for price in plan.prices)
-    return None if most is None else most * plan.rent.share * plan.rent.machines
+def _slowdown(sweep: Sweep, machine: Machine) -> float:
+    """How much longer a trial takes than one that has the device to itself."""
+    if 0 < sweep.resources.gpus < 1:
+        return 1 / sweep.resources.gpus
+    if sweep.in_processes and not sweep.resources.gpus:
+        return max(1.0, machine.cpu_cores / sweep.resources.cpus)
+    return 1.0
+
+
+def _limit(own: float | None, granted: float) -> float | None:
+    """The lower one; None where there is none."""
+    least = min(math.inf if own is None else own, granted)
+    return None if math.isinf(least) else least

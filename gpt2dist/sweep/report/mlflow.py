@@ -6,18 +6,17 @@ sweep is resumed.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.sweep.report.results import BEST_FILE, PICTURE_FILE, SUMMARY_FILE
-from gpt2dist.sweep.sweeper import Sweeper
-from gpt2dist.sweep.trial.record import Record
-from gpt2dist.sweep.trial.trial import short
+from gpt2dist.sweep.search.sweeper import Sweeper
+from gpt2dist.sweep.trial.trial import TrialRecord
 from gpt2dist.track.mlflow_quiet import quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
-from gpt2dist.track.mlflow_uri import without_credentials
+from gpt2dist.track.mlflow_uri import tracking_uri, without_credentials
 from gpt2dist.track.rows import ROWS_FILE, read_rows
 
 ROUND_SECONDS = 10.0
@@ -32,23 +31,25 @@ STATUS_OF_STATE = {**STATUS_OF_END, "stopped": "KILLED", "waiting": "KILLED"}
 class SweepMlflow:
     """Follows a sweep; no call waits for MLflow but `close`."""
 
-    def __init__(self, sweeper: Sweeper, uri: str, on_trouble: Callable[[str], None]) -> None:
+    def __init__(self, sweeper: Sweeper, on_trouble: Callable[[str], None]) -> None:
         quiet_mlflow()
-        self._sweeper, self._uri, self._on_trouble = sweeper, uri, on_trouble
+        self._sweeper, self._on_trouble = sweeper, on_trouble
+        self._uri = tracking_uri(sweeper.sweep.config, os.environ)
         self._parent: MlflowRun | None = None
         self._runs: dict[int, MlflowRun] = {}
         self._settled: set[tuple[int, int]] = set()
         "Number and start of trials that MLflow knows the end of."
         self._warned = False
-        self._summary: dict[str, Any] | None = None
+        self._summary: dict[str, Any] = {}
+        self._files: Sequence[Path] = ()
         self._status = "FINISHED"
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
         self._thread.start()
 
-    def close(self, summary: dict[str, Any], status: str) -> None:
+    def close(self, summary: dict[str, Any], files: Sequence[Path], status: str) -> None:
         """Send the rest and how it all ended; gives up after CLOSE_SECONDS."""
-        self._summary, self._status = summary, status
+        self._summary, self._files, self._status = summary, files, status
         self._ending.set()
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
@@ -82,11 +83,11 @@ class SweepMlflow:
         parent = self._open_parent()
         for record in self._sweeper.records:
             start = (record.trial.number, record.starts)
-            rows_file = record.folder.path / ROWS_FILE
+            rows_file = record.folder / ROWS_FILE
             if not record.starts or start in self._settled or not rows_file.exists():
                 continue
             # A waiting one was interrupted; it may go on, or the budget ends before.
-            ended = record.state not in ("running", "waiting") and not record.folder.is_busy()
+            ended = record.state not in ("running", "waiting") and not record.is_busy()
             self._send_trial(record, parent, ended or last)
             if ended:
                 self._settled.add(start)
@@ -107,16 +108,16 @@ class SweepMlflow:
             self._parent = parent
         return self._parent
 
-    def _send_trial(self, record: Record, parent: MlflowRun, over: bool) -> None:
+    def _send_trial(self, record: TrialRecord, parent: MlflowRun, over: bool) -> None:
         run = self._runs.get(record.trial.number)
         if run is None:
             trial, sweep = record.trial, self._sweeper.sweep
-            run = MlflowRun(record.folder.path, trial.config, self._uri)
+            run = MlflowRun(record.folder, trial.config, self._uri)
             about = {PARENT_TAG: parent.run_id, "sweep": sweep.name, "role": "trial"}
-            about |= {f"swept.{path}": short(value) for path, value in trial.values.items()}
+            about |= {f"swept.{path}": text for path, text in trial.texts.items()}
             run.describe(trial.config, about, attempt_id=None)
             self._runs[trial.number] = run
-        run.send_rows(read_rows(record.folder.path / ROWS_FILE))
+        run.send_rows(read_rows(record.folder / ROWS_FILE))
         if over:
             run.send_summary()
             ended = "interrupted" if record.state == "waiting" else record.state
@@ -126,7 +127,7 @@ class SweepMlflow:
 
     def _finish(self) -> None:
         self._round(last=True)
-        parent, summary = self._open_parent(), self._summary or {}
+        parent, summary = self._open_parent(), self._summary
         best = summary.get("best")
         tags = {"ended": str(summary.get("ended")), "trials": str(len(summary.get("trials", [])))}
         if best is not None:
@@ -142,10 +143,8 @@ class SweepMlflow:
                 run.tag(mark)
         totals = {name: summary.get(name) for name in ("usd", "machine_hours", "tokens")}
         parent.send_figures({f"total_{k}": v for k, v in totals.items() if v is not None})
-        for name in (BEST_FILE, PICTURE_FILE, SUMMARY_FILE):
-            file: Path = self._sweeper.folder / name
-            if file.exists():
-                parent.send_file(file)
+        for file in self._files:
+            parent.send_file(file)
         parent.set_status(self._status)
 
 

@@ -1,4 +1,4 @@
-"""What came of a sweep: points over their seeds, the best one, and two files that say so."""
+"""What came of a sweep: points over their seeds, the best one, and the files that say so."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from gpt2dist.config.load import dump
 from gpt2dist.disk import write_atomically
-from gpt2dist.sweep.spec.schema import LARGER_IS_BETTER, Objective
-from gpt2dist.sweep.spec.space import Values
-from gpt2dist.sweep.sweeper import Sweeper
-from gpt2dist.sweep.trial.record import Record
-from gpt2dist.sweep.trial.trial import describe, point_config
+from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.sweep.report.loss_picture import draw_sweep
+from gpt2dist.sweep.search.sweeper import Sweeper
+from gpt2dist.sweep.spec.sweep import LARGER_IS_BETTER, Objective, Values, point_text
+from gpt2dist.sweep.trial.trial import Trial, TrialRecord
 
-BEST_FILE, SUMMARY_FILE, PICTURE_FILE = "best.yaml", "sweep.json", "sweep.png"
+BEST_FILE, PICTURE_FILE, SUMMARY_FILE = RESULT_FILES = "best.yaml", "sweep.png", "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,76 @@ class PointResult:
     spreads: dict[str, float | None]
     "Sample standard deviation over the seeds; None of a single seed."
 
-
-def finished_points(sweeper: Sweeper) -> list[PointResult]:
-    """Best first, by the first objective."""
-    found = []
-    for point in sorted({record.trial.point for record in sweeper.records}):
-        results = sweeper.results(point)
-        if results is not None:
-            found.append(_point(point, results, sweeper.sweep.objective))
-    first = sweeper.sweep.objective[0]
-    return sorted(found, key=lambda result: _cost(first, result.means[first]))
+    @property
+    def plain(self) -> dict[str, Any]:
+        return {**vars(self), "trials": list(self.trials)}
 
 
-def pareto(points: Sequence[PointResult], objectives: Sequence[Objective]) -> list[PointResult]:
+def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
+    """`sweep.json`: every trial and point in figures; beside it the best config and a picture.
+
+    Returns the content of `sweep.json`; None is unknown.
+    """
+    sweep, spent = sweeper.sweep, sweeper.spent()
+    points = _finished_points(sweeper)
+    best = points[0] if points else None
+    summary: dict[str, Any] = {
+        "sweep": sweep.name,
+        "base": sweep.base,
+        "ended": ended,
+        "reason": sweeper.stop_reason,
+        "time": round(time.time(), 3),
+        "search": sweep.search.kind,
+        "scheduler": sweep.scheduler.kind,
+        "objective": list(sweep.objective),
+        "usd": spent.usd if sweeper.share.is_known else None,
+        "machine_hours": spent.hours,
+        "tokens": int(spent.tokens),
+        "trials_not_started": sweeper.not_started,
+        "best": _write_best(sweeper, best) if best else None,
+        "pareto": [result.plain for result in pareto_points(points, sweep.objective)],
+        "points": [result.plain for result in points],
+        "trials": [_trial(record, sweeper) for record in sweeper.records],
+    }
+    write_atomically(sweeper.folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
+    draw_sweep(sweep, sweeper.records, best.point if best else None, sweeper.folder / PICTURE_FILE)
+    return summary
+
+
+def end_lines(sweeper: Sweeper, summary: dict[str, Any]) -> list[str]:
+    """What a sweep came to, what is best, what to type next; of the content of `sweep.json`."""
+    ended, best, spent = summary["ended"], summary["best"], summary["usd"]
+    first, *others = summary["objective"]
+    lines = [
+        f"{ended}: {summary['reason']}" if summary["reason"] else ended,
+        f"{human_count(summary['tokens'])} tokens in "
+        f"{human_duration(summary['machine_hours'] * 3600)} of machine time, "
+        f"{'dollars unknown' if spent is None else usd(spent)} ({sweeper.share.source})",
+    ]
+    if summary["trials_not_started"]:
+        lines.append(f"{summary['trials_not_started']} trials were not started or not ended")
+    if best is None:
+        lines.append("no point has finished with all its seeds, so there is no best one")
+    else:
+        spread = best["spreads"][first]
+        about = f"{best['means'][first]:.4f}" + (f" +- {spread:.4f}" if spread is not None else "")
+        lines.append(f"best: {point_text(best['values'])}  {first} {about}  {best['trials'][0]}")
+        for point in summary["pareto"] if others else []:
+            means = ", ".join(f"{name} {value:.4g}" for name, value in point["means"].items())
+            lines.append(f"pareto: {point_text(point['values'])}  {means}")
+        lines.append(
+            f"next: gpt2dist train {sweeper.folder / BEST_FILE}   (checkpoint of the best: "
+            f"{sweeper.folder / best['trial']})"
+        )
+    lines.append(f"picture: {sweeper.folder / PICTURE_FILE}   all figures: {sweeper.folder}")
+    if ended != "finished":
+        lines.append("--resume continues this sweep, with a larger budget if you give one")
+    return lines
+
+
+def pareto_points(
+    points: Sequence[PointResult], objectives: Sequence[Objective]
+) -> list[PointResult]:
     """The points that no other beats in one objective without losing in another."""
 
     def costs(result: PointResult) -> list[float]:
@@ -57,92 +114,67 @@ def pareto(points: Sequence[PointResult], objectives: Sequence[Objective]) -> li
     return [p for p in points if not any(beats(costs(q), costs(p)) for q in points)]
 
 
-def best_trial(sweeper: Sweeper, best: PointResult) -> Record:
-    """The best of the best point's seeds."""
+def _finished_points(sweeper: Sweeper) -> list[PointResult]:
+    """Best first, by the first objective."""
+    found = []
+    for point in sorted({record.trial.point for record in sweeper.records}):
+        results = sweeper.results(point)
+        if results is None:
+            continue
+        names = sweeper.sweep.objective
+        columns = {name: [values[name] for _, values in results] for name in names}
+        found.append(
+            PointResult(
+                point=point,
+                values=results[0][0].trial.values,
+                trials=tuple(record.trial.name for record, _ in results),
+                means={name: statistics.fmean(column) for name, column in columns.items()},
+                spreads={
+                    name: statistics.stdev(column) if len(column) > 1 else None
+                    for name, column in columns.items()
+                },
+            )
+        )
     first = sweeper.sweep.objective[0]
-    results = sweeper.results(best.point)
-    assert results is not None
-    return min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
+    return sorted(found, key=lambda result: _cost(first, result.means[first]))
 
 
-def best_checkpoint(record: Record) -> Path | None:
-    from gpt2dist.train.core import checkpoint
+def _write_best(sweeper: Sweeper, best: PointResult) -> dict[str, Any]:
+    """The best point as a config file that `train`, `plan` and `launch` take; what is said of it.
 
-    found = checkpoint.best(record.folder.path)
-    if found is not None:
-        return found.path
-    newest = checkpoint.list_checkpoints(record.folder.path)
-    return newest[0] if newest else None
-
-
-def write_best(sweeper: Sweeper, best: PointResult) -> Path:
-    """The best point as a config file that `train`, `plan` and `launch` take."""
-    sweep = sweeper.sweep
-    first = sweep.objective[0]
+    Its trial is the best of the point's seeds.
+    """
+    sweep, first = sweeper.sweep, sweeper.sweep.objective[0]
     spread = best.spreads[first]
     about = f"{first} {best.means[first]:.6g}" + (f" +- {spread:.2g}" if spread is not None else "")
     text = (
-        f"# Best of sweep {sweep.name}: {describe(best.values)}\n"
+        f"# Best of sweep {sweep.name}: {point_text(best.values)}\n"
         f"# {about} over {len(best.trials)} seed(s): {', '.join(best.trials)}\n"
-        + dump(point_config(sweep, best.values, sweep.seeds[0]))
+        + dump(Trial(sweep, 0, best.point, best.values, sweep.seeds[0]).config)
     )
-    path = sweeper.folder / BEST_FILE
-    write_atomically(path, text)
-    return path
-
-
-def write_summary(sweeper: Sweeper, points: Sequence[PointResult], ended: str) -> dict[str, Any]:
-    """`sweep.json`: every trial and point in figures; None is unknown."""
-    sweep, rent, spent = sweeper.sweep, sweeper.rent, sweeper.spent()
-    best = points[0] if points else None
-    record = best_trial(sweeper, best) if best else None
-    path = best_checkpoint(record) if record else None
-    summary: dict[str, Any] = {
-        "sweep": sweep.name,
-        "base": sweep.base,
-        "ended": ended,
-        "reason": sweeper.stop_reason,
-        "time": round(time.time(), 3),
-        "search": sweep.search.kind,
-        "scheduler": sweep.scheduler.kind,
-        "objective": list(sweep.objective),
-        "usd": spent.usd if rent.is_known else None,
-        "machine_hours": spent.hours,
-        "tokens": int(spent.tokens),
-        "trials_not_started": sweeper.not_started,
-        "best": None
-        if best is None or record is None
-        else {
-            **_plain(best),
-            "trial": record.trial.name,
-            "checkpoint": str(path) if path else None,
-        },
-        "pareto": [_plain(result) for result in pareto(points, sweep.objective)],
-        "points": [_plain(result) for result in points],
-        "trials": [_trial(record, sweeper) for record in sweeper.records],
+    write_atomically(sweeper.folder / BEST_FILE, text)
+    results = sweeper.results(best.point) or []
+    record = min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
+    path = _best_checkpoint(record)
+    return {
+        **best.plain,
+        "trial": record.trial.name,
+        "checkpoint": str(path) if path else None,
     }
-    write_atomically(sweeper.folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
-    return summary
 
 
-def _point(
-    point: int, results: Sequence[tuple[Record, dict[str, float]]], names: Sequence[Objective]
-) -> PointResult:
-    columns = {name: [values[name] for _, values in results] for name in names}
-    return PointResult(
-        point=point,
-        values=results[0][0].trial.values,
-        trials=tuple(record.trial.name for record, _ in results),
-        means={name: statistics.fmean(column) for name, column in columns.items()},
-        spreads={
-            name: statistics.stdev(column) if len(column) > 1 else None
-            for name, column in columns.items()
-        },
-    )
+def _best_checkpoint(record: TrialRecord) -> Path | None:
+    from gpt2dist.train.core import checkpoint
+
+    found = checkpoint.best(record.folder)
+    if found is not None:
+        return found.path
+    newest = checkpoint.list_checkpoints(record.folder)
+    return newest[0] if newest else None
 
 
-def _trial(record: Record, sweeper: Sweeper) -> dict[str, Any]:
-    spent = record.folder.spent(sweeper.rent.share)
+def _trial(record: TrialRecord, sweeper: Sweeper) -> dict[str, Any]:
+    spent = record.spent(sweeper.share.part)
     return {
         "trial": record.trial.name,
         "point": record.trial.point,
@@ -151,15 +183,11 @@ def _trial(record: Record, sweeper: Sweeper) -> dict[str, Any]:
         "state": record.state,
         "reason": record.reason,
         "starts": record.starts,
-        "tokens": record.folder.tokens,
-        "val_loss": record.folder.val_loss,
-        "usd": spent.usd if sweeper.rent.is_known else None,
+        "tokens": record.tokens,
+        "val_loss": record.val_loss,
+        "usd": spent.usd if sweeper.share.is_known else None,
         "machine_hours": spent.hours,
     }
-
-
-def _plain(result: PointResult) -> dict[str, Any]:
-    return {**vars(result), "trials": list(result.trials)}
 
 
 def _cost(name: str, value: float) -> float:

@@ -6,20 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt2dist.sweep.spec.schema import Scheduler
-from gpt2dist.sweep.trial.record import Record
+from gpt2dist.sweep.spec.sweep import Scheduler
+from gpt2dist.sweep.trial.trial import TrialRecord
 
 NEVER = 2**62
 
 
-class Known:
-    """What Tune's schedulers want of a trial: something with an id that is the same every time."""
-
-    def __init__(self, number: int) -> None:
-        self.trial_id = f"{number:03d}"
-
-
-def judge_of(settings: Scheduler) -> Any:
+def stopping_rule(settings: Scheduler) -> Any:
     """ASHA or median stopping over validation loss at equal tokens or dollars; None for none."""
     from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
 
@@ -47,20 +40,17 @@ def judge_of(settings: Scheduler) -> Any:
     return None
 
 
-def replay(
-    judge: Any, settings: Scheduler, records: Sequence[Record], known: dict[int, Known]
-) -> None:
-    """Tell a new scheduler every evaluation of earlier starts, in the order in which they came."""
+def replay(rule: Any, settings: Scheduler, records: Sequence[TrialRecord]) -> None:
+    """Tell a new rule every evaluation of earlier starts, in the order in which they came."""
     for record in records:
         if record.starts:
-            known[record.trial.number] = Known(record.trial.number)
-            judge.on_trial_add(None, known[record.trial.number])
-    seen = [(row, record) for record in records for row in record.folder.evaluations]
+            rule.on_trial_add(None, record)
+    seen = [(row, record) for record in records for row in record.evaluations]
     for row, record in sorted(seen, key=lambda pair: pair[0].get("time") or 0.0):
         if is_comparable(row, settings):
-            last = record.state == "finished" and row is record.folder.evaluations[-1]
-            take = judge.on_trial_complete if last else judge.on_trial_result
-            take(None, known[record.trial.number], row)
+            last = record.state == "finished" and row is record.evaluations[-1]
+            take = rule.on_trial_complete if last else rule.on_trial_result
+            take(None, record, row)
 
 
 def stop_line(settings: Scheduler, result: Mapping[str, Any]) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpt2dist.errors import BadInput
-from gpt2dist.sweep.spec.schema import LARGER_IS_BETTER, Sweep
-from gpt2dist.sweep.spec.space import Listed, Values, draw_points, grid_points, rounded
+from gpt2dist.sweep.spec.sweep import LARGER_IS_BETTER, Listed, Sweep, Values
 
 PROPOSALS_FOR_A_NEW_POINT = 200
 "In a space of few points a sampler repeats itself; what is known already is not paid for again."
@@ -18,7 +17,7 @@ Stopped = tuple[int, float] | None
 """Tokens and validation loss at which a point was stopped early."""
 
 
-class Points(Protocol):
+class Proposals(Protocol):
     def next(self) -> Values | None:
         """The next point, None when there are no more."""
 
@@ -26,44 +25,31 @@ class Points(Protocol):
         """What a point came to, one number per objective; None when it did not get that far."""
 
 
-def points_of(sweep: Sweep, known: Sequence[Values]) -> Points:
+def proposals_of(sweep: Sweep, known: Sequence[Values]) -> Proposals:
     """The points of a sweep after the `known` ones, which are never proposed again."""
     if sweep.search.kind == "optuna":
-        return OptunaPoints(sweep, known)
-    return ListedPoints(listed_points(sweep)[len(known) :])
+        return OptunaProposals(sweep, known)
+    return ListedProposals(sweep.points[len(known) :])
 
 
-def point_count(sweep: Sweep) -> int:
-    if sweep.search.kind == "grid":
-        return len(grid_points(sweep.space))
-    assert sweep.budget.trials is not None
-    return sweep.budget.trials // len(sweep.seeds)
-
-
-def listed_points(sweep: Sweep) -> list[Values]:
-    """All points of a grid or a random search; a typical sample of what Optuna would propose."""
-    if sweep.search.kind == "grid":
-        return grid_points(sweep.space)
-    return draw_points(sweep.space, point_count(sweep), sweep.search.seed)
-
-
-class ListedPoints:
+class ListedProposals:
     def __init__(self, points: Sequence[Values]) -> None:
-        self._points = list(points)
+        self._points = iter(points)
 
     def next(self) -> Values | None:
-        return self._points.pop(0) if self._points else None
+        return next(self._points, None)
 
     def tell(self, values: Values, results: Sequence[float] | None, stopped: Stopped) -> None:
         """Nothing depends on it."""
 
 
-class OptunaPoints:
+class OptunaProposals:
     """Optuna's TPE sampler, for one objective or several."""
 
     def __init__(self, sweep: Sweep, known: Sequence[Values]) -> None:
         optuna = _optuna(sweep.file)
-        self._space, self._left = sweep.space, point_count(sweep) - len(known)
+        count = len(sweep.points)
+        self._space, self._left = sweep.space, count - len(known)
         self._known: list[Values] = []
         self._open: list[tuple[Values, Any]] = []
         directions = [
@@ -73,7 +59,7 @@ class OptunaPoints:
             warnings.simplefilter("ignore")  # constant_liar is marked experimental
             sampler = optuna.samplers.TPESampler(
                 seed=sweep.search.seed + len(known),  # a resumed sampler must not repeat its draws
-                n_startup_trials=max(3, min(10, point_count(sweep) // 3)),
+                n_startup_trials=max(3, min(10, count // 3)),
                 constant_liar=True,
             )
         self._study = optuna.create_study(directions=directions, sampler=sampler)
@@ -125,7 +111,7 @@ class OptunaPoints:
             else:
                 log = dimension.kind == "loguniform"
                 drawn = trial.suggest_float(name, dimension.low, dimension.high, log=log)
-                values[name] = min(max(rounded(drawn), dimension.low), dimension.high)
+                values[name] = dimension.rounded(drawn)
         return values, trial
 
     def _parameters(self, values: Values) -> dict[str, Any]:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
-from gpt2dist.sweep.search.early_stopping import Known, is_comparable, judge_of, replay, stop_line
-from gpt2dist.sweep.spec.schema import Sweep
-from gpt2dist.sweep.sweeper import Sweeper
-from gpt2dist.sweep.trial.process import Order
-from gpt2dist.sweep.trial.record import Start
+from gpt2dist.sweep.search.early_stopping import is_comparable, replay, stop_line, stopping_rule
+from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.train.in_thread import InThread
 
 _ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the screen is ours; the new output ignores verbose=0
+    "RAY_AIR_NEW_OUTPUT": "0",  # the table is ours; the new output ignores verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the rows are ours
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may end before its first evaluation
@@ -29,32 +24,31 @@ ACTOR_RESTARTS = 3
 "Of the small process that watches a trial; the trial's own restarts are cluster.max_restarts."
 
 
-def start_trials(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> InThread:
+def start_trials(sweeper: Sweeper) -> InThread:
     """Ray Tune over the trials; it is done once none runs and none will."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    return InThread(lambda: _fit(sweeper, order_of), "ray-tune")
+    return InThread(lambda: _fit(sweeper), "ray-tune")
 
 
-def _fit(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> None:
+def _fit(sweeper: Sweeper) -> None:
     import ray
     from ray import tune
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    address = ray.get_runtime_context().gcs_address
-    trainable = _trainable(None if sweeper.sweep.in_processes else address)
+    trainable = _trainable(ray.get_runtime_context().gcs_address)
     # Nothing of Tune's storage outlives the sweep: the journal and the run folders say it all.
     with tempfile.TemporaryDirectory(
         prefix="gpt2dist-tune-", ignore_cleanup_errors=True
     ) as storage:
         tune.Tuner(
-            tune.with_resources(trainable, _resources(sweeper.sweep)),
+            tune.with_resources(trainable, _resources(sweeper)),
             tune_config=tune.TuneConfig(
                 metric="val_loss",
                 mode="min",
                 num_samples=-1,
-                search_alg=_searcher(sweeper, order_of),
+                search_alg=_searcher(sweeper),
                 scheduler=_scheduler(sweeper),
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -68,24 +62,23 @@ def _fit(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> None:
         ).fit()
 
 
-def _resources(sweep: Sweep) -> dict[str, float]:
+def _resources(sweeper: Sweeper) -> dict[str, float]:
     """Of Tune's actor. Under Ray Train the workers ask for the GPUs themselves."""
-    if not sweep.in_processes:
+    asked = sweeper.sweep.resources
+    if not sweeper.sweep.in_processes:
         return {"CPU": 0.1}
-    asked: dict[str, float] = {"CPU": float(sweep.resources.cpus)}
-    return asked | ({"GPU": sweep.resources.gpus} if sweep.resources.gpus else {})
+    return {"CPU": float(asked.cpus)} | ({"GPU": asked.gpus} if asked.gpus else {})
 
 
-def _trainable(ray_address: str | None) -> Any:
+def _trainable(ray_address: str) -> Any:
     from ray import tune
 
-    class Trial(tune.Trainable):
-        """Watches one trial; its step is an evaluation."""
+    class Watcher(tune.Trainable):
+        """Watches the process of a trial; its step is an evaluation."""
 
         def setup(self, config: dict[str, Any]) -> None:
-            from gpt2dist.sweep.trial.follow import TrialProcess
-
-            self.process = TrialProcess(Order(**config["order"]), ray_address)
+            self.process = config["process"]
+            self.process.start(ray_address)
 
         def step(self) -> dict[str, Any]:
             return self.process.next_report()
@@ -93,7 +86,7 @@ def _trainable(ray_address: str | None) -> Any:
         def cleanup(self) -> None:
             self.process.stop()
 
-    return Trial
+    return Watcher
 
 
 class _NotRestored:
@@ -106,7 +99,7 @@ class _NotRestored:
         return object, ()
 
 
-def _searcher(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> Any:
+def _searcher(sweeper: Sweeper) -> Any:
     from ray.tune.search import Searcher
 
     class Asker(_NotRestored, Searcher):
@@ -118,13 +111,10 @@ def _searcher(sweeper: Sweeper, order_of: Callable[[Start], Order]) -> Any:
 
         def suggest(self, trial_id: str) -> Any:
             found = sweeper.next()
-            if found == "over":
-                return Searcher.FINISHED
-            if found == "wait":
-                return None
-            assert isinstance(found, Start)
-            self._numbers[trial_id] = found.record.trial.number
-            return {"order": asdict(order_of(found))}
+            if isinstance(found, str):
+                return Searcher.FINISHED if found == "over" else None
+            self._numbers[trial_id] = found.number
+            return {"process": found}
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -149,33 +139,34 @@ def _scheduler(sweeper: Sweeper) -> Any:
     """Tune's own scheduler behind ids that outlive the driver, told again what it saw before."""
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-    judge = judge_of(sweeper.sweep.scheduler)
     settings = sweeper.sweep.scheduler
-    known: dict[int, Known] = {}
+    rule = stopping_rule(settings)
+    if rule is None:
+        return FIFOScheduler()
+    known = {record.trial_id for record in sweeper.records if record.starts}
+    replay(rule, settings, sweeper.records)
+
+    def record_of(trial: Any) -> Any:
+        return sweeper.record(trial.config["process"].number)
 
     class Early(_NotRestored, FIFOScheduler):
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            number = trial.config["order"]["number"]
-            if judge is not None and number not in known:
-                known[number] = Known(number)
-                judge.on_trial_add(tune_controller, known[number])
+            record = record_of(trial)
+            if record.trial_id not in known:
+                known.add(record.trial_id)
+                rule.on_trial_add(tune_controller, record)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
-            number = trial.config["order"]["number"]
-            if judge is None or not is_comparable(result, settings):
+            if not is_comparable(result, settings):
                 return TrialScheduler.CONTINUE
-            decision = judge.on_trial_result(tune_controller, known[number], result)
+            decision = rule.on_trial_result(tune_controller, record_of(trial), result)
             if decision != TrialScheduler.STOP:
                 return TrialScheduler.CONTINUE
-            sweeper.stop_early(number, stop_line(settings, result))
+            sweeper.stop_early(record_of(trial), stop_line(settings, result))
             return TrialScheduler.STOP
 
         def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
-            number = trial.config["order"]["number"]
-            finished = judge is not None and result.get("state") == "finished"
-            if finished and is_comparable(result, settings):
-                judge.on_trial_complete(tune_controller, known[number], result)
+            if result.get("state") == "finished" and is_comparable(result, settings):
+                rule.on_trial_complete(tune_controller, record_of(trial), result)
 
-    if judge is not None:
-        replay(judge, settings, sweeper.records, known)
     return Early()

@@ -1,23 +1,14 @@
-"""What a sweep varies: config paths, and the values that each may take."""
+"""Read the space of a sweep file: config keys, and the values that each may take."""
 
 from __future__ import annotations
 
 import difflib
-import itertools
-import math
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from gpt2dist.config.load import _convert as convert
-from gpt2dist.config.load import _number as number
-from gpt2dist.config.load import flatten, to_tree
-from gpt2dist.config.schema import Config
+from gpt2dist.config.typed import key_paths, number, typed_value
 from gpt2dist.errors import BadInput
-
-Values = dict[str, Any]
-"""Config path to the value that a trial takes there."""
+from gpt2dist.sweep.spec.sweep import Dimension, Listed, Range
 
 LISTS, RANGES = ("grid", "choice"), ("uniform", "loguniform", "int")
 NOT_SWEPT = {
@@ -27,29 +18,6 @@ NOT_SWEPT = {
     "track": "a sweep keeps its runs in one place",
     "recipe": "name it in `base`",
 }
-SHOWN_DIGITS = 4
-"Drawn values are rounded to this many significant digits, so that people can read them."
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Named values; several paths together take one tuple of them at a time."""
-
-    paths: tuple[str, ...]
-    options: tuple[tuple[Any, ...], ...]
-    kind: Literal["grid", "choice"]
-
-
-@dataclass(frozen=True)
-class Range:
-    paths: tuple[str]
-    kind: Literal["uniform", "loguniform", "int"]
-    low: float
-    high: float
-    "Included."
-
-
-Dimension = Listed | Range
 
 
 def read_space(tree: Any, where: str) -> tuple[Dimension, ...]:
@@ -70,48 +38,10 @@ def read_space(tree: Any, where: str) -> tuple[Dimension, ...]:
     return space
 
 
-def swept_paths(space: Sequence[Dimension]) -> list[str]:
-    return [path for dimension in space for path in dimension.paths]
-
-
-def is_finite(space: Sequence[Dimension]) -> bool:
-    return all(isinstance(dimension, Listed) for dimension in space)
-
-
-def grid_points(space: Sequence[Dimension]) -> list[Values]:
-    """Every combination of listed values; the last dimension changes fastest."""
-    lists = [[(d.paths, option) for option in d.options] for d in space if isinstance(d, Listed)]
-    return [
-        {path: value for paths, option in combination for path, value in zip(paths, option)}
-        for combination in itertools.product(*lists)
-    ]
-
-
-def draw_points(space: Sequence[Dimension], count: int, seed: int) -> list[Values]:
-    """`count` different points, a function of the seed; fewer where there are no more."""
-    rng = random.Random(seed)
-    found: list[Values] = []
-    most = len(grid_points(space)) if is_finite(space) else math.inf
-    while len(found) < min(count, most):
-        point = {path: value for d in space for path, value in _draw(d, rng).items()}
-        if point not in found:
-            found.append(point)
-    return found
-
-
-def rounded(value: float) -> float:
-    return float(f"{value:.{SHOWN_DIGITS}g}")
-
-
-def _draw(dimension: Dimension, rng: random.Random) -> Values:
-    if isinstance(dimension, Listed):
-        return dict(zip(dimension.paths, rng.choice(dimension.options)))
-    low, high = dimension.low, dimension.high
-    if dimension.kind == "int":
-        return {dimension.paths[0]: rng.randint(int(low), int(high))}
-    if dimension.kind == "uniform":
-        return {dimension.paths[0]: rounded(rng.uniform(low, high))}
-    return {dimension.paths[0]: rounded(math.exp(rng.uniform(math.log(low), math.log(high))))}
+def nearest(word: str, known: Collection[str], prefix: str = "") -> str:
+    """What a misspelled word may have meant."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def _dimension(key: str, tree: Any, where: str) -> Dimension:
@@ -128,13 +58,12 @@ def _dimension(key: str, tree: Any, where: str) -> Dimension:
         return _listed(key, paths, kind, values, where)
     if kind in RANGES:
         return _range(key, paths, kind, values, where)
-    near = difflib.get_close_matches(str(kind), LISTS + RANGES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(LISTS + RANGES)}"
+    hint = nearest(str(kind), LISTS + RANGES)
     raise BadInput(f"space.{key}: unknown kind {kind!r}; {hint} (in {where})")
 
 
 def _check_path(path: str, where: str) -> None:
-    known = list(flatten(to_tree(Config())))
+    known = ["recipe", *key_paths()]
     reason = NOT_SWEPT.get(path) or NOT_SWEPT.get(path.partition(".")[0])
     if reason:
         raise BadInput(f"space.{path} cannot be swept: {reason} (in {where})")
@@ -142,11 +71,6 @@ def _check_path(path: str, where: str) -> None:
         near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "see `gpt2dist config debug` for all keys"
         raise BadInput(f"space over the unknown config key {path}; {hint} (in {where})")
-
-
-def _type_of(path: str) -> Any:
-    section, _, key = path.partition(".")
-    return get_type_hints(get_type_hints(Config)[section])[key]
 
 
 def _listed(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str) -> Listed:
@@ -157,7 +81,7 @@ def _listed(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str
         if len(option) != len(paths) or any(isinstance(v, (list, dict)) for v in option):
             wanted = f"lists of {len(paths)} values" if len(paths) > 1 else "single values"
             raise BadInput(f"space.{key}: {kind} must list {wanted}, not {option} (in {where})")
-        typed = tuple(convert(_type_of(p), v, p, where) for p, v in zip(paths, option))
+        typed = tuple(typed_value(p, v, where) for p, v in zip(paths, option))
         options[at] = typed
         if options.index(typed) < at:
             raise BadInput(f"space.{key}: {kind} lists {typed} twice (in {where})")

@@ -1,88 +1,189 @@
-"""One trial of a sweep: which values it takes, and what its run is called."""
+"""A trial: what is tried, and what became of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
-from gpt2dist.config.load import from_tree, to_tree
+from gpt2dist.config.load import from_record, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.config.validate import check
-from gpt2dist.errors import BadInput
-from gpt2dist.sweep.spec.schema import Sweep
-from gpt2dist.sweep.spec.space import Values
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.plan.arithmetic import flops_per_token
+from gpt2dist.sweep.cost.amounts import Amounts
+from gpt2dist.sweep.spec.sweep import Sweep, Values, point_text, short_names, value_text
+from gpt2dist.track.ledger import LEDGER_FILE, Account
+from gpt2dist.track.rows import ROWS_FILE
+from gpt2dist.track.summary import read_summary
+from gpt2dist.train.run_folder import DRIVER_LOCK, locked
+from gpt2dist.train.watch import Tail
 
 NAME_CHARACTERS = 90
+
+State = Literal[
+    "waiting", "running", "finished", "stopped", "budget", "interrupted", "diverged", "failed"
+]
+"""stopped: early, by the scheduler; budget: its share of the sweep's budget was used up."""
 
 
 @dataclass(frozen=True)
 class Trial:
+    """What is tried: a point of the space, with a seed."""
+
+    sweep: Sweep = field(repr=False)
     number: int
     point: int
     "Trials of one point differ in their seed only."
     values: Values
     seed: int
-    name: str
-    "Of its folder in the sweep's folder."
-    config: Config
+
+    @cached_property
+    def config(self) -> Config:
+        """Of the point and its seed, without the sweep's own placement; see require_runnable."""
+        tree = to_tree(self.sweep.config)
+        for path, value in {**self.values, "train.seed": self.seed}.items():
+            section, _, key = path.partition(".")
+            tree[section][key] = value
+        return from_record(tree, self.sweep.file)
+
+    def require_runnable(self) -> None:
+        """Raises BadInput naming the point when its values cannot be trained together."""
+        try:
+            check(self.config, self.sweep.file)
+        except BadInput as error:
+            text = point_text(self.values)
+            raise BadInput(f"the point {text} cannot run: {error}") from None
+
+    @property
+    def name(self) -> str:
+        """Of its folder in the sweep's folder."""
+        names = short_names(list(self.values))
+        parts = [f"{names[path]}-{text}" for path, text in self.texts.items()]
+        if len(self.sweep.seeds) > 1:
+            parts.append(f"seed-{self.seed}")
+        text = re.sub(r"[^\w.+-]+", "_", "-".join(parts))[:NAME_CHARACTERS]
+        return f"{self.number:03d}-{text}"
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The values as people write them."""
+        return {path: value_text(value) for path, value in self.values.items()}
+
+
+def planned_trials(sweep: Sweep) -> tuple[Trial, ...]:
+    """Exactly the trials of a grid or a random search; a typical sample for Optuna.
+
+    Raises BadInput for a point that cannot run, unless Optuna would find another.
+    """
+    trials: list[Trial] = []
+    for point, values in enumerate(sweep.points):
+        for seed in sweep.seeds:
+            trial = Trial(sweep, len(trials), point, values, seed)
+            try:
+                trial.require_runnable()
+                trials.append(trial)
+            except BadInput:
+                if sweep.search.kind != "optuna":
+                    raise
+    if not trials:
+        raise BadInput(f"no point of the space can run; narrow it (in {sweep.file})")
+    return tuple(trials)
+
+
+@dataclass(eq=False)
+class TrialRecord:
+    """What became of a trial: its state, and what its run folder says, whoever writes there."""
+
+    trial: Trial
+    folder: Path
+    state: State = "waiting"
+    reason: str = ""
+    starts: int = 0
+    granted: Amounts | None = None
+    "What it may spend over its whole life; None while it does not run."
+    slot: int | None = None
+    evaluations: list[Mapping[str, Any]] = field(default_factory=list)
+    "Rows with a validation loss, one per step."
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        self._tail = Tail(self.folder / ROWS_FILE)
+
+    @property
+    def is_over(self) -> bool:
+        """No resumed sweep changes it."""
+        return self.state in ("finished", "stopped", "diverged")
+
+    @property
+    def trial_id(self) -> str:
+        """By which the schedulers of Ray Tune know it; the same in every start of the sweep."""
+        return f"{self.trial.number:03d}"
+
+    def refresh(self) -> None:
+        """Read what is new in the folder."""
+        for row in self._tail.lines():
+            if self.last is not None and row["step"] <= self.last["step"]:  # it was rolled back
+                self.evaluations = [r for r in self.evaluations if r["step"] < row["step"]]
+            self.first = self.first or row
+            self.last = row
+            self.loss = row.get("loss") or self.loss
+            if row.get("val_loss") is not None:
+                self.evaluations.append(row)
 
     @property
     def tokens(self) -> int:
-        return self.config.total_steps * self.config.train.batch_tokens
+        return self.last["tokens"] if self.last else 0
 
+    @property
+    def val_loss(self) -> float | None:
+        return self.evaluations[-1]["val_loss"] if self.evaluations else None
 
-def make_trial(sweep: Sweep, number: int, point: int, values: Values, seed: int) -> Trial:
-    """Raises BadInput naming the point when its values cannot be trained together."""
-    config = point_config(sweep, values, seed)
-    several = len(sweep.seeds) > 1
-    return Trial(number, point, values, seed, _name(number, values, seed, several), config)
+    @property
+    def pace(self) -> tuple[float, float] | None:
+        """Seconds of its start and of a FLOP after it; None until there are two rows."""
+        first, last = self.first, self.last
+        if first is None or last is None or last["tokens"] <= first["tokens"]:
+            return None
+        flops = (last["tokens"] - first["tokens"]) * flops_per_token(self.trial.config.model)
+        return first["seconds"], max(0.0, last["seconds"] - first["seconds"]) / flops
 
+    def spent(self, part: float) -> Amounts:
+        """Over all attempts, up to the last heartbeat; the trial has `part` of its machines."""
+        path = self.folder / LEDGER_FILE
+        return Amounts.spent(Account.read(path) if path.exists() else None, part, self.tokens)
 
-def point_config(sweep: Sweep, values: Values, seed: int) -> Config:
-    """The config of a point, typed and checked; the sweep's own placement is not in it."""
-    tree = to_tree(sweep.config)
-    for path, value in {**values, "train.seed": seed}.items():
-        section, _, key = path.partition(".")
-        tree[section][key] = value
-    try:
-        config = from_tree(tree, sweep.file)
-        check(config)
-    except BadInput as error:
-        raise BadInput(f"the point {describe(values)} cannot run: {error}") from None
-    return config
+    def summary(self) -> dict[str, Any]:
+        """Empty until the run has ended once."""
+        try:
+            return read_summary(self.folder)
+        except BadInput:
+            return {}
 
+    def objectives(self) -> dict[str, float] | None:
+        """What it came to by each objective of the sweep; None while one is unknown."""
+        summary = self.summary()
+        found: dict[str, Any] = {
+            "val_loss": summary.get("final_val_loss"),
+            "usd": summary.get("usd"),
+            "hours": summary["seconds"] / 3600 if "seconds" in summary else None,
+            "tokens_per_s": summary.get("tokens_per_s"),
+        }
+        names = self.trial.sweep.objective
+        known: dict[str, float] = {name: found[name] for name in names if found[name] is not None}
+        return known if len(known) == len(names) else None
 
-def describe(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path}={short(value)}" for path, value in values.items())
-
-
-def short(value: Any) -> str:
-    """`6e-4`, `0.003`, `true`."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        plain, power = f"{value:.4g}", _power(value)
-        return power if len(power) < len(plain) else plain
-    return str(value)
-
-
-def labels(paths: Sequence[str]) -> dict[str, str]:
-    """The shortest name of each path that is still its own: `peak_lr` for `optim.peak_lr`."""
-    last = [path.rpartition(".")[2] for path in paths]
-    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last)}
-
-
-def _name(number: int, values: Values, seed: int, several: bool) -> str:
-    names = labels(list(values))
-    parts = [f"{names[path]}-{short(value)}" for path, value in values.items()]
-    if several:
-        parts.append(f"seed-{seed}")
-    text = re.sub(r"[^\w.+-]+", "_", "-".join(parts))[:NAME_CHARACTERS]
-    return f"{number:03d}-{text}"
-
-
-def _power(value: float) -> str:
-    mantissa, _, exponent = f"{value:.3e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    def is_busy(self) -> bool:
+        """A process trains here, or is still saving."""
+        if not (self.folder / DRIVER_LOCK).exists():
+            return False
+        try:
+            with locked(self.folder / DRIVER_LOCK):
+                return False
+        except RunFailure:
+            return True

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from gpt2dist.config.schema import Config
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.plan.memory.training import bucket_elements
-from gpt2dist.train.placement import Placement
+from gpt2dist.plan.placement import Placement
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -47,8 +47,8 @@ class ParameterState:
 
 def deepspeed_config(config: Config, placement: Placement) -> dict[str, Any]:
     """DeepSpeed's own configuration for a run on a placement."""
-    stage = config.zero.stage
-    engine_mode = config.cluster.mixed_precision == "engine" or placement.precision == "fp16"
+    stage = placement.zero_stage
+    engine_mode = placement.layout.mixed_precision == "engine"
     half = placement.precision != "fp32"
     tree: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": placement.micro_batch,
@@ -87,7 +87,7 @@ class Engine:
         placement: Placement,
     ) -> None:
         deepspeed = _import_deepspeed(placement.device)
-        self.stage = config.zero.stage
+        self.stage = placement.zero_stage
         self.clip_norm = config.optim.clip_norm
         self.device = torch.device(placement.torch_device)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()

@@ -8,7 +8,6 @@ import pytest
 
 from gpt2dist.compare.command import CompareRequest, read_runs
 from gpt2dist.compare.read.run_folders import read_run
-from gpt2dist.compare.read.texts import known_text
 from gpt2dist.config.load import load_dumped
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.track.mlflow_log import MlflowTracker
@@ -44,7 +43,7 @@ def test_store_and_folder_tell_the_same_story(make, runs_dir):
     found = read_runs(CompareRequest(experiment="gpt2dist", runs_dir=str(runs_dir)))
     assert [run.name for run in found] == ["whole", "cut"]
     for run, folder in zip(found, (whole, cut)):
-        expected = read_run(folder, known_text)
+        expected = read_run(folder)
         for field in dataclasses.fields(run):
             if field.name != "where":
                 assert getattr(run, field.name) == getattr(expected, field.name), field.name

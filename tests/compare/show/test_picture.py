@@ -8,8 +8,7 @@ from itertools import combinations
 import pytest
 
 from gpt2dist.compare.read.run_record import AXES
-from gpt2dist.compare.show.labels import Labels
-from gpt2dist.compare.show.picture import FEWEST_TICKS, MOST_TICKS, log_ticks
+from gpt2dist.compare.show.picture import FEWEST_TICKS, MOST_TICKS, Labels, log_ticks
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -39,7 +38,7 @@ def test_texts_lie_neither_over_each_other_nor_outside():
     labels = Labels(axes, points)
     for number, point in enumerate(points):
         around = [(-6, -6), (6, 6), (6, -6)]
-        labels.place(point, f"run-{number}-of-sweep", around, size=8, color="black", zorder=3)
+        labels.place(point, f"run-{number}-of-sweep", around, {"fontsize": 8})
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) > 20

@@ -9,7 +9,6 @@ import pytest
 
 from gpt2dist.compare.comparison import compare_runs
 from gpt2dist.compare.read.run_folders import read_run
-from gpt2dist.compare.read.texts import known_text
 from gpt2dist.compare.stats.frontier import not_overtaken, pareto, reached_by, spent_to_reach
 
 
@@ -56,16 +55,16 @@ def test_a_stopped_run_is_no_bargain_where_a_finished_one_had_come_as_low(
         seconds=250.0,
         ended="budget",
     )
-    compared = compare_runs([read_run(finished, known_text), read_run(stopped, known_text)])
+    compared = compare_runs([read_run(finished), read_run(stopped)])
     names = [compared.runs[index].name for index in compared.frontier["usd"]]
     assert names == (["stopped", "finished"] if on_it else ["finished"])
 
 
 def test_runs_of_which_none_finished_still_have_a_frontier(make):
     runs = [
-        read_run(make("low", ended="budget"), known_text),
+        read_run(make("low", ended="budget")),
         read_run(make("cheap", "train.seed=2", seconds=500.0, curve=((1, 5.0), (16, 3.5)),
-                      ended="interrupted"), known_text),
+                      ended="interrupted")),
     ]  # fmt: skip
     compared = compare_runs(runs)
     assert [compared.runs[index].name for index in compared.frontier["usd"]] == ["cheap", "low"]
@@ -73,28 +72,28 @@ def test_runs_of_which_none_finished_still_have_a_frontier(make):
 
 def test_price_of_a_loss_lies_on_the_line_between_evaluations(make):
     """1000 s at $3.6/h is $1 over 16 steps; from step 4 to 16 the loss falls from 4 to 3."""
-    run = read_run(make("one"), known_text)
-    assert spent_to_reach(run, 3.0, "usd") == pytest.approx(1.0)
-    assert spent_to_reach(run, 4.0, "usd") == pytest.approx(4 / 16)
+    run = read_run(make("one"))
+    assert spent_to_reach(run.curve("usd"), 3.0) == pytest.approx(1.0)
+    assert spent_to_reach(run.curve("usd"), 4.0) == pytest.approx(4 / 16)
     halfway = math.sqrt(4 / 16 * 1.0)  # the middle of a logarithm is the geometric mean
-    assert spent_to_reach(run, 3.5, "usd") == pytest.approx(halfway)
-    assert spent_to_reach(run, 3.5, "hours") == pytest.approx(halfway * 1000 / 3600)
-    assert spent_to_reach(run, 3.5, "tokens") == pytest.approx(8 * run.tokens / 16)
-    assert spent_to_reach(run, 3.5, "flops") == pytest.approx(run.flops / 2)
+    assert spent_to_reach(run.curve("usd"), 3.5) == pytest.approx(halfway)
+    assert spent_to_reach(run.curve("hours"), 3.5) == pytest.approx(halfway * 1000 / 3600)
+    assert spent_to_reach(run.curve("tokens"), 3.5) == pytest.approx(8 * run.tokens / 16)
+    assert spent_to_reach(run.curve("flops"), 3.5) == pytest.approx(run.flops / 2)
 
 
 def test_a_loss_never_reached_has_no_price(make):
-    run = read_run(make("one"), known_text)
-    assert spent_to_reach(run, 2.9, "usd") is None
-    assert reached_by(run, 2.9, "usd") is None
+    run = read_run(make("one"))
+    assert spent_to_reach(run.curve("usd"), 2.9) is None
+    assert reached_by(run.curve("usd"), 2.9) is None
 
 
 def test_a_loss_below_which_the_run_was_first_seen_has_an_upper_bound(make):
-    run = read_run(make("one"), known_text)
-    assert spent_to_reach(run, 5.5, "usd") is None
-    assert reached_by(run, 5.5, "usd") == pytest.approx(1 / 16)
+    run = read_run(make("one"))
+    assert spent_to_reach(run.curve("usd"), 5.5) is None
+    assert reached_by(run.curve("usd"), 5.5) == pytest.approx(1 / 16)
 
 
 def test_a_curve_that_rises_again_counts_the_first_time(make):
-    run = read_run(make("one", curve=((1, 5.0), (2, 3.0), (4, 4.0), (8, 2.0))), known_text)
-    assert spent_to_reach(run, 3.0, "usd") == pytest.approx(2 / 8)
+    run = read_run(make("one", curve=((1, 5.0), (2, 3.0), (4, 4.0), (8, 2.0))))
+    assert spent_to_reach(run.curve("usd"), 3.0) == pytest.approx(2 / 8)

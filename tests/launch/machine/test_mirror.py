@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from gpt2dist.launch.machine.mirror import Bucket, copy, pull, push
-from gpt2dist.sweep.journal import JOURNAL_FILE
-from gpt2dist.sweep.print_folder import folder_of
+from gpt2dist.sweep.spec.sweep import SWEEPS_FOLDER
+from gpt2dist.sweep.trial.journal import JOURNAL_FILE
 
 RUN = "gpt2-124m-69e8053c"
 
@@ -153,7 +153,7 @@ def test_an_upload_cut_short_anywhere_leaves_no_false_checkpoint(runs, tmp_path,
     assert tree(tmp_path / "bucket" / RUN) == tree(runs / RUN)
 
 
-SWEEP = str(folder_of("lr_124m"))
+SWEEP = f"{SWEEPS_FOLDER}/lr_124m"
 "As the sweep itself names its folder; the mirror may not import that."
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from gpt2dist.config.load import resolve
-from gpt2dist.errors import BadInput
 from gpt2dist.train.core.checkpoint import TrainState
 from gpt2dist.train.core.control import Control
 from gpt2dist.train.core.engine import StepResult
 from gpt2dist.train.core.loop import INTERRUPTED, RUNNING, Diverged, Duties, run_loop
 from gpt2dist.train.driver import single_process_group
-from gpt2dist.train.placement import Machine, solve
 
 CONTEXT, SEQUENCES = 8, 4
 WORDS = ["model.layers=1", "model.heads=2", "model.width=8", f"model.context={CONTEXT}",
@@ -144,66 +141,3 @@ def test_ten_skipped_steps_in_a_row_end_the_run_and_nine_do_not():
     broken[24] = math.nan
     with pytest.raises(Diverged, match="the last 10 steps had non-finite gradients"):
         play(broken, Diary())
-
-
-# Placement
-
-LAPTOP = Machine(0, (), None, None, 8, frozenset())
-A100x3 = Machine(3, ("NVIDIA A100-SXM4-40GB",) * 3, 39.0, (8, 0), 24, frozenset())
-T4 = Machine(1, ("Tesla T4",), 14.5, (7, 5), 4, frozenset())
-
-
-def place(machine: Machine, *words: str, recipe: str = "gpt2-124m", **options):
-    return solve(resolve(recipe, words), machine, **options)
-
-
-def test_auto_takes_every_gpu_and_bf16_where_it_is_native():
-    found = place(A100x3, "train.batch_tokens=491520")
-    assert (found.device, found.workers, found.precision) == ("cuda", 3, "bf16")
-    assert found.micro_batch * found.accumulation * 3 * 1024 == 491520
-    assert place(T4).precision == "fp32"
-    assert place(LAPTOP, recipe="debug").precision == "fp32"
-    amx = replace(LAPTOP, cpu_flags=frozenset({"amx_bf16"}))
-    assert place(amx, recipe="debug").precision == "bf16"
-
-
-def test_one_recipe_fills_the_same_batch_on_every_machine():
-    words = ["train.batch_tokens=491520"]
-    for machine in (LAPTOP, A100x3, T4):
-        found = place(machine, *words)
-        assert found.workers * found.micro_batch * found.accumulation == 480
-
-
-def test_local_is_one_process_whatever_the_config_says():
-    assert place(A100x3, "cluster.workers=2", single_process=True).workers == 1
-
-
-def test_cores_are_shared_between_the_workers_of_a_cpu():
-    found = place(LAPTOP, "cluster.workers=2", recipe="debug")
-    assert (found.workers, found.threads) == (2, 4)
-
-
-def test_a_cluster_counts_all_its_machines():
-    found = place(T4, "cluster.workers=4", cluster_gpus=4, cluster_cores=16)
-    assert found.workers == 4
-
-
-@pytest.mark.parametrize(
-    ("machine", "words", "said"),
-    [
-        (A100x3, [], "524,288 is not a multiple of 1,024 x 3 workers; nearest: 522,240 or 525,312"),
-        (A100x3, ["cluster.workers=4"], "more than the 3 GPUs here; use cluster.workers=3"),
-        (LAPTOP, ["cluster.device=cuda"], "no CUDA device is visible; use cluster.device=cpu"),
-        (LAPTOP, ["cluster.workers=9"], "cluster.workers=9 is more than the 8 CPU cores here"),
-        (LAPTOP, ["cluster.precision=fp16"], "fp16 does not train on a CPU; use bf16 or fp32"),
-        (T4, ["cluster.precision=bf16"], "Tesla T4 has no bf16 units; use fp16 or fp32"),
-        (T4, ["cluster.precision=fp16", "zero.stage=0"], "needs zero.stage=1"),
-        (T4, ["cluster.micro_batch=24"], "does not divide the 512 sequences"),
-        (T4, ["cluster.micro_batch=24"], "nearest: 16"),
-        (replace(T4, gpu_free_gib=0.2), [], "try cluster.recompute=true or zero.stage=3"),
-    ],
-)
-def test_what_cannot_be_placed_is_refused_with_a_remedy(machine, words, said):
-    with pytest.raises(BadInput) as refusal:
-        place(machine, *words)
-    assert said in str(refusal.value)

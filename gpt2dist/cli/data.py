@@ -1,0 +1,65 @@
+"""`gpt2dist data`: text into token shards, and what shards hold."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from gpt2dist.cli.arguments import Verbs, count, say
+
+
+def add_parser(verbs: Verbs) -> None:
+    """`data prepare SOURCE --out DIR` and `data show DIR`."""
+    data = verbs.add_parser("data", help="turn text into token shards, or look at shards")
+    data_verbs = data.add_subparsers(dest="data_verb", metavar="COMMAND", required=True)
+    prepare = data_verbs.add_parser(
+        "prepare",
+        help="tokenise a source into shards; continues where it was interrupted",
+        description="Sources: stdlib; paths or globs of .txt .md .jsonl .parquet .csv (also .gz "
+        ".zst, s3:// and gs://); hf:OWNER/NAME[:CONFIG].",
+    )
+    prepare.add_argument("source", metavar="SOURCE")
+    prepare.add_argument("--out", required=True, metavar="DIR", help="folder for the shards")
+    prepare.add_argument("--tokenizer", choices=("gpt2", "bytes"), default="gpt2")
+    prepare.add_argument("--val-fraction", type=float, default=0.005, metavar="SHARE")
+    prepare.add_argument("--text-field", default="text", metavar="COLUMN")
+    prepare.add_argument("--max-documents", type=count, metavar="N")
+    prepare.add_argument("--local", action="store_true", help="in this process, without Ray")
+    prepare.set_defaults(run=run_prepare)
+    show = data_verbs.add_parser("show", help="describe a folder of shards")
+    show.add_argument("folder", metavar="DIR")
+    show.add_argument("--verify", action="store_true", help="also recompute every sha256")
+    show.set_defaults(run=run_show)
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    """Tokenise a source, with progress, and describe what came of it."""
+    from gpt2dist.config.schema import DataConfig
+    from gpt2dist.config.typed import typed_value
+    from gpt2dist.data.show import describe
+    from gpt2dist.train.preparing import prepare_aloud
+
+    words = {field.name: getattr(arguments, field.name) for field in fields(DataConfig)}
+    data = DataConfig(
+        **{
+            key: typed_value(f"data.{key}", value, f"--{key.replace('_', '-')} {value}")
+            for key, value in words.items()
+        }
+    )
+    dataset = prepare_aloud(data, Path(arguments.out), say, local=arguments.local)
+    print(describe(dataset))
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Describe a folder of shards; with --verify also recompute its sums."""
+    from gpt2dist.data.shards import load_dataset_folder, verify
+    from gpt2dist.data.show import describe
+
+    dataset = load_dataset_folder(arguments.folder)
+    print(describe(dataset))
+    if arguments.verify:
+        verify(dataset)
+        print("every shard has its recorded sha256")
+    return 0

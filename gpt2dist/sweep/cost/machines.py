@@ -1,0 +1,93 @@
+"""The machines of a sweep: what they offer, whether its trials fit, the data they all read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2dist.config.schema import Config
+from gpt2dist.data.prepare.pipeline import dataset_dir
+from gpt2dist.data.shards import load_dataset_folder, require
+from gpt2dist.errors import BadInput
+from gpt2dist.plan.placement import Machine
+from gpt2dist.sweep.spec.sweep import Sweep
+from gpt2dist.train import ray_run
+from gpt2dist.train.machine import probe_machine
+from gpt2dist.train.preparing import prepare_aloud
+
+CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "false")
+"""Else Ray's workers kill -9 what they started when they end, and a trial could not save."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    machine: Machine
+    "One of them; the others are taken for like it."
+    gpus_per_machine: int
+    gpus: int
+    cores: int
+
+    @classmethod
+    def here(cls, start_ray: bool) -> Machines:
+        """This machine, or the Ray cluster that $RAY_ADDRESS names."""
+        if os.environ.get("RAY_ADDRESS") and start_ray:
+            os.environ.setdefault(*CHILDREN_LIVE_ON)
+            cluster = ray_run.connect()
+            gpus = cluster.machine.gpus or cluster.gpus
+            return cls(cluster.machine, gpus, cluster.gpus, cluster.cores)
+        machine = probe_machine()
+        return cls(machine, machine.gpus, machine.gpus, machine.cpu_cores)
+
+    @property
+    def count(self) -> int:
+        if self.gpus_per_machine:
+            return max(1, round(self.gpus / self.gpus_per_machine))
+        return max(1, round(self.cores / self.machine.cpu_cores))
+
+    def require_room(self, sweep: Sweep) -> None:
+        """Raises BadInput for trials that could only wait forever."""
+        asked, at_once = sweep.resources, sweep.at_once
+        if asked.gpus > self.gpus:
+            raise BadInput(
+                f"resources.gpus={asked.gpus:g}: a trial needs more than the {self.gpus} GPUs here "
+                f"and would wait forever (in {sweep.file})"
+            )
+        if asked.gpus:
+            room = int(self.gpus / asked.gpus + 1e-9)
+            if at_once > room:
+                raise BadInput(
+                    f"at_once={at_once} trials of resources.gpus={asked.gpus:g} need more than the "
+                    f"{self.gpus} GPUs here; use sweep.at_once={room} (in {sweep.file})"
+                )
+        elif self.gpus and sweep.config.cluster.device != "cpu":
+            raise BadInput(
+                f"resources.gpus is 0, but there are {self.gpus} GPUs here; set resources.gpus, or "
+                f"cluster.device=cpu to leave them alone (in {sweep.file})"
+            )
+        if sweep.in_processes and at_once * asked.cpus > self.cores:
+            most = self.cores // asked.cpus
+            hint = f"use sweep.at_once={most}" if most else f"resources.cpus={self.cores} at most"
+            raise BadInput(
+                f"at_once={at_once} trials of resources.cpus={asked.cpus} need more than the "
+                f"{self.cores} cores here; {hint} (in {sweep.file})"
+            )
+
+    def prepare_data(self, configs: Iterable[Config], say: Callable[[str], None]) -> None:
+        """Prepare what is missing once, before several trials would do it at the same time."""
+        folders = {
+            Path(config.paths.dataset or dataset_dir(config.paths.data, config.data)): config
+            for config in configs
+        }
+        for folder, config in folders.items():
+            if not (folder / "manifest.json").exists() and config.paths.dataset is None:
+                say(f"no prepared data at {folder}: preparing {config.data.source} first")
+                prepare_aloud(config.data, folder, say, local=not os.environ.get("RAY_ADDRESS"))
+            if Path(config.data.source) != folder:
+                require(load_dataset_folder(folder), config.data)
+
+    def connect(self) -> None:
+        """Join or start Ray."""
+        os.environ.setdefault(*CHILDREN_LIVE_ON)
+        ray_run.connect()

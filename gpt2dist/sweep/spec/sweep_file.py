@@ -1,0 +1,232 @@
+"""Read and check a sweep file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from gpt2dist.config.load import flatten, read_yaml, resolve, to_tree
+from gpt2dist.config.schema import Config
+from gpt2dist.config.typed import convert
+from gpt2dist.errors import BadInput
+from gpt2dist.sweep.spec.space import nearest, read_space
+from gpt2dist.sweep.spec.sweep import (
+    Dimension,
+    Listed,
+    Objective,
+    Resources,
+    Scheduler,
+    Search,
+    Sweep,
+    SweepBudget,
+    grid_points,
+)
+
+OWN_KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware")
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+SECTIONS = {"search": Search, "scheduler": Scheduler, "budget": SweepBudget, "resources": Resources}
+KEYS = (*OWN_KEYS, *SECTIONS)
+MAY_CHANGE = ("budget", "at_once", "resources", "hardware")
+"Keys that say how much and where; a resumed sweep may take other values."
+
+
+def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = None) -> Sweep:
+    """The sweep of a file; `a.b=value` changes the base, `sweep.a.b=value` the sweep itself.
+
+    `on=RTX3090:4` is short for `sweep.hardware`, as `gpt2dist plan` writes it; `usd` takes the
+    place of `budget.usd`. Raises BadInput naming key, value and remedy.
+    """
+    tree = read_yaml(Path(file))
+    own = [word for word in overrides if word.startswith(("sweep.", "on="))]
+    for word in own:
+        _set(tree, "hardware=" + word[3:] if word.startswith("on=") else word[6:])
+    for key in tree:
+        if key not in KEYS:
+            raise BadInput(f"unknown sweep key {key}; {nearest(str(key), KEYS)} (in {file})")
+    if "base" not in tree:
+        raise BadInput(f"{file} must name what it varies: base: gpt2-124m, or a config file")
+    space = read_space(tree.get("space"), file)
+    shared = [word for word in overrides if word not in own]
+    config = _base(tree, shared, space, file)
+    sections: dict[str, Any] = {
+        name: _section(kind, tree.get(name) or {}, name, file) for name, kind in SECTIONS.items()
+    }
+    if usd is not None:
+        sections["budget"] = dataclasses.replace(sections["budget"], usd=usd)
+    if sections["search"].kind is None:
+        listed = all(isinstance(dimension, Listed) for dimension in space)
+        kind = "grid" if listed else "random"
+        sections["search"] = dataclasses.replace(sections["search"], kind=kind)
+    sweep = Sweep(
+        name=_name(tree, file),
+        file=file,
+        base=str(tree["base"]),
+        config=config,
+        space=space,
+        tree=_comparable(tree, config, sections),
+        seeds=_seeds(tree.get("seeds", [config.train.seed]), file),
+        objective=_objectives(tree.get("objective", ["val_loss"]), file),
+        at_once=convert(int, tree.get("at_once", 1), "at_once", file),
+        hardware=tree.get("hardware"),
+        **sections,
+    )
+    for problem in (*_problems(sweep), *_scheduler_problems(sweep), *_resource_problems(sweep)):
+        raise BadInput(f"{problem} (in {file})")
+    return sweep
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What distinguishes two sweeps, one line each; where and for how much does not count."""
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{key}: {old.get(key, 'absent')} before, {new.get(key, 'absent')} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _base(
+    tree: Mapping[str, Any], shared: Sequence[str], space: Sequence[Dimension], file: str
+) -> Config:
+    base = str(tree["base"])
+    beside = Path(file).parent / base
+    if base.endswith((".yaml", ".yml")) and beside.is_file():
+        base = str(beside)
+    fixed = tree.get("set") or {}
+    if not isinstance(fixed, Mapping):
+        raise BadInput(f"set={fixed!r} must hold `a.b: value` (in {file})")
+    words = [f"{path}={json.dumps(value)}" for path, value in flatten(fixed).items()]
+    swept = [path for dimension in space for path in dimension.paths]
+    for word in [*words, *shared]:
+        path = word.partition("=")[0]
+        if path in swept:
+            raise BadInput(f"{word}: {path} is swept; change space.{path} instead (in {file})")
+    return resolve(base, [*words, *shared])
+
+
+def _section(kind: Any, tree: Any, name: str, file: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise BadInput(f"{name}={tree!r} must hold keys (in {file})")
+    hints = get_type_hints(kind)
+    for key in tree:
+        if key not in hints:
+            hint = nearest(str(key), hints, f"{name}.")
+            raise BadInput(f"unknown sweep key {name}.{key}; {hint} (in {file})")
+    return kind(**{k: convert(hints[k], v, f"{name}.{k}", file) for k, v in tree.items()})
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    section, _, key = path.partition(".")
+    if not equals or not text:
+        raise BadInput(f"cannot read override sweep.{override}; write sweep.key=value")
+    value = yaml.safe_load(text)
+    if not key:
+        tree[section] = value
+    elif isinstance(tree.setdefault(section, {}), dict):
+        tree[section][key] = value
+    else:
+        raise BadInput(f"sweep.{path}: {section}={tree[section]!r} holds no keys")
+
+
+def _name(tree: Mapping[str, Any], file: str) -> str:
+    name = str(tree.get("name", Path(file).stem))
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BadInput(f"name={name!r} must be letters, digits, - _ and . (in {file})")
+    return name
+
+
+def _seeds(value: Any, file: str) -> tuple[int, ...]:
+    seeds = [
+        convert(int, v, "seeds", file) for v in (value if isinstance(value, list) else [value])
+    ]
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise BadInput(f"seeds={value!r} must list different whole numbers from 0 (in {file})")
+    return tuple(seeds)
+
+
+def _objectives(value: Any, file: str) -> tuple[Objective, ...]:
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in OBJECTIVES or names.count(name) > 1:
+            raise BadInput(
+                f"objective={value!r} must name different ones of {', '.join(OBJECTIVES)} "
+                f"(in {file})"
+            )
+    if not names:
+        raise BadInput(f"objective is empty; the usual one is val_loss (in {file})")
+    return tuple(names)
+
+
+def _comparable(
+    tree: Mapping[str, Any], config: Config, sections: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = {k: v for k, v in tree.items() if k not in (*MAY_CHANGE, *SECTIONS, "base", "set")}
+    own |= {k: dataclasses.asdict(v) for k, v in sections.items() if k not in MAY_CHANGE}
+    return json.loads(json.dumps({"base": to_tree(config), **own}, default=str))
+
+
+def _problems(sweep: Sweep) -> Iterator[str]:
+    budget, kind, seeds = sweep.budget, sweep.search.kind, len(sweep.seeds)
+    for name, value in vars(budget).items():
+        if value is not None and not value > 0:
+            yield f"budget.{name}={value} is below one trial; make it positive or leave it out"
+    if sweep.at_once < 1:
+        yield f"at_once={sweep.at_once} must be at least 1"
+    if kind == "grid":
+        for dimension in sweep.space:
+            if not isinstance(dimension, Listed):
+                yield (
+                    f"search.kind=grid needs lists, but {dimension.paths[0]} is {dimension.kind}; "
+                    "use search.kind=random or optuna"
+                )
+        points = len(grid_points(sweep.space))
+        if budget.trials is not None and budget.trials < points * seeds:
+            yield (
+                f"the grid has {points * seeds} trials ({points} points x {seeds} seeds), "
+                f"budget.trials={budget.trials}; shorten a list or use search.kind=random"
+            )
+    elif budget.trials is None:
+        yield f"search.kind={kind} needs budget.trials, the number of trials to run"
+    elif budget.trials < seeds:
+        yield f"budget.trials={budget.trials} is below one point of {seeds} seeds"
+
+
+def _resource_problems(sweep: Sweep) -> Iterator[str]:
+    gpus, cpus = sweep.resources.gpus, sweep.resources.cpus
+    if gpus < 0 or cpus < 1:
+        yield f"resources.gpus={gpus:g} and cpus={cpus} must be sensible"
+    if gpus >= 1 and not gpus.is_integer():
+        yield f"resources.gpus={gpus:g} must be whole GPUs, or below 1"
+    if sweep.in_processes and gpus > 1:
+        yield f"resources.runner=process trains on one GPU, not {gpus:g}"
+    if 0 < gpus < 1 and sweep.config.cluster.micro_batch is None:
+        yield (
+            f"resources.gpus={gpus:g}: trials share a GPU's memory, so none can measure what is "
+            "free; set cluster.micro_batch"
+        )
+
+
+def _scheduler_problems(sweep: Sweep) -> Iterator[str]:
+    kind, by, first = sweep.scheduler.kind, sweep.scheduler.by, sweep.scheduler.first
+    if kind == "none":
+        return
+    if first is None or first <= 0:
+        yield f"scheduler.first={first} must say after how many {by} trials are first compared"
+    elif by == "tokens" and first >= sweep.config.train.tokens:
+        yield (
+            f"scheduler.first={first:,.0f} tokens is not before the end of a trial "
+            f"(train.tokens={sweep.config.train.tokens:,})"
+        )
+    if sweep.scheduler.factor <= 1:
+        yield f"scheduler.factor={sweep.scheduler.factor:g} must be above 1"
+    if sweep.objective[0] != "val_loss":
+        yield f"scheduler.kind={kind} compares val_loss: make it the objective"
+    if sweep.config.eval.every_steps is None:
+        yield f"scheduler.kind={kind} needs evaluations: set eval.every_steps"

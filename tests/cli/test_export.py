@@ -1,0 +1,5 @@
+"""What `gpt2dist export` refuses; what it does is tested on a real run elsewhere."""
+
+
+def test_a_run_that_is_not_there_is_one_line(refused):
+    assert "no run at 'nobody'" in refused(["export", "nobody", "--out", "x"])

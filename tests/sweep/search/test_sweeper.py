@@ -1,0 +1,47 @@
+"""Who may start with how much money, on rented machines too: without any process."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gpt2dist.config.schema import ClusterConfig
+from gpt2dist.sweep.cost.estimate import Estimate, MachineShare, Pricing
+from gpt2dist.sweep.search.sweeper import Sweeper
+from gpt2dist.sweep.trial.journal import Journal
+from gpt2dist.sweep.trial.process import TrialProcess
+from tests.sweep.sweeping import sweep_of
+
+
+def sweeper_of(sweep, hours=None):
+    """A dollar a second; a trial needs so many hours."""
+    sweep.folder.mkdir(parents=True)
+    journal = Journal(sweep)
+    journal.open()
+    share = MachineShare(1.0, 1, 3600.0, "config")
+    return Sweeper(journal, Pricing(share, lambda config: Estimate(config.total_tokens, hours)))
+
+
+def rented_for(seconds):
+    """At a dollar a second."""
+    since = f"{time.time() - seconds:.3f}"
+    return {"GPT2DIST_BILLED_SINCE": since, "GPT2DIST_USD_PER_HOUR": "3600"}
+
+
+@pytest.mark.parametrize(("rented_seconds", "starts"), [(0, True), (10, True), (30, False)])
+def test_what_setup_cost_is_not_there_for_trials(tmp_path, rented_seconds, starts):
+    """Of $50 at a dollar a second; a trial needs 25 s, and ten per cent to be sure."""
+    sweep = sweep_of(tmp_path, budget={"usd": 50.0}, at_once=1)
+    sweeper = sweeper_of(sweep, 25 / 3600)
+    sweeper.ledger.open(ClusterConfig(), 1, rented_for(rented_seconds))
+    assert sweeper.spent().usd == pytest.approx(rented_seconds, abs=5)
+    assert isinstance(sweeper.next(), TrialProcess) == starts
+    assert not sweeper.is_spent
+
+
+def test_machines_that_cost_the_whole_budget_end_the_sweep(tmp_path):
+    sweep = sweep_of(tmp_path, budget={"usd": 50.0})
+    sweeper = sweeper_of(sweep)
+    sweeper.ledger.open(ClusterConfig(), 1, rented_for(51))
+    assert sweeper.is_spent
