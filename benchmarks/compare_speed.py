@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gpt2dist.config.load import dump, resolve
 from gpt2dist.track.ledger import Account, Attempt
-from gpt2dist.track.summary import summarize
+from gpt2dist.track.summary import RunEnd, summarize
 
 SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
 RATES = 50
@@ -60,12 +60,7 @@ def write_runs(folder: Path, runs: int, rows: int, every: int) -> int:
             config,
             records,
             Account([attempt]),
-            run=run.name,
-            ended="finished",
-            reason="",
-            device="NVIDIA A100-SXM4-80GB",
-            workers=8,
-            precision="bf16",
+            RunEnd(run.name, "finished", "", "NVIDIA A100-SXM4-80GB", 8, "bf16"),
         )
         (run / "summary.json").write_text(json.dumps(summary))
     return written

@@ -1,28 +1,134 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, and one writer at a time."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2dist.errors import RunFailure
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     """Replaces `path` in one move, fsynced: readers and crashes see the old content or the new.
 
     Creates the folder; raises RunFailure when the disk refuses.
     """
-    data = content.encode() if isinstance(content, str) else content
-    # The process id keeps two writers of one path from tearing each other's half-written file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(data)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        fsync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            said = f"cannot write {path}: {error.strerror}; is there space left?"
+            raise RunFailure(said) from None
+        raise
+
+
+@contextlib.contextmanager
+def folder_atomically(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `path` once the block has ended well."""
+    partial = partial_of(path)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        finish_folder(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def partial_of(path: Path) -> Path:
+    """A hidden name beside `path` for what is not whole yet; no other writer has the same."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def finish_folder(partial: Path, path: Path) -> None:
+    """Gives a filled folder its name; everything in it is on the disk before."""
+    for file in partial.rglob("*"):
+        fsync(file)
+    fsync(partial)
+    if path.exists():
+        remove_folder(path)
+    partial.rename(path)
+    fsync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder in one move: half removed it is hidden already."""
+    doomed = partial_of(path)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Clears away what killed writers left in a folder; nobody may be writing there."""
+    for leftover in folder.glob(".*partial*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    """Forces renames onto the disk, where the file system knows how."""
+    with contextlib.suppress(OSError):
+        fsync(path)
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait_seconds: float = 0.0, doing: str | None = None) -> Iterator[None]:
+    """Hold the file `path` exclusively, so that two processes never write one folder.
+
+    On file systems without locks it does nothing. Raises RunFailure when someone else holds it:
+    another process is `doing`, by default training the run in that folder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunFailure(f"cannot write {path}: {error.strerror}; is there space left?") from None
+        raise RunFailure(f"cannot write {path}: {error.strerror}") from None
+    with file:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    doing = doing or f"training {path.parent}"
+                    said = f"another process is {doing}; wait for it or stop it"
+                    raise RunFailure(said) from None
+                time.sleep(0.2)
+            except OSError:
+                break
+        yield

@@ -1,10 +1,10 @@
-"""Durations, counts and dollars as people read them."""
+"""Durations, counts, dollars and tables as people read them."""
 
 from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from collections.abc import Collection, Sequence
 
 COUNT = re.compile(
     r"([+-]?(?:\d[\d_]*|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:e[+-]?\d{1,6})?)([KMBT]?)", re.I
@@ -40,6 +40,8 @@ def parse_count(text: str) -> int:
 
     Raises ValueError for anything else, also for numbers that are not whole.
     """
+    from decimal import Decimal
+
     found = COUNT.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is no count; write it as 10B, 300M, 2.5k or 1e9")
@@ -57,3 +59,16 @@ def usd(dollars: float) -> str:
     if 0 < dollars < 0.0995:
         return f"${dollars:.{1 - math.floor(math.log10(dollars))}f}"
     return f"${dollars:,.2f}"
+
+
+def columns(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> list[str]:
+    """One line per row, cells aligned to the right, those of the columns `left` to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lefts = {index % len(widths) for index in left}
+    return [
+        "  ".join(
+            cell.ljust(width) if index in lefts else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 from gpt2dist.errors import BadInput
 from gpt2dist.human import parse_count
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 "What a verb adds its parser to."
+
+T = TypeVar("T")
 
 PROVIDERS = "lambda, runpod, vast, gcp or aws"
 
@@ -35,12 +37,12 @@ def add_runs_dir(
     verb: argparse.ArgumentParser, shown: str | None = "where runs lie (runs)"
 ) -> None:
     """--runs, the folder of all runs."""
-    verb.add_argument("--runs", default="runs", metavar="DIR", help=shown)
+    verb.add_argument("--runs", dest="runs_dir", default="runs", metavar="DIR", help=shown)
 
 
 def add_many_runs(verb: argparse.ArgumentParser) -> None:
     """Any number of runs, all of them by default."""
-    verb.add_argument("runs_named", nargs="*", metavar="RUN", help="folders or names; none: all")
+    verb.add_argument("runs", nargs="*", metavar="RUN", help="folders or names; none: all")
     add_runs_dir(verb)
     verb.add_argument("--force", action="store_true", help="even where the runs do not compare")
 
@@ -56,6 +58,14 @@ def add_checkpoint(verb: argparse.ArgumentParser) -> None:
 def add_device(verb: argparse.ArgumentParser) -> None:
     """--device of what runs in this process."""
     verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def request(kind: Callable[..., T], arguments: argparse.Namespace, **given: object) -> T:
+    """The dataclass `kind`, each field from `given` or from the argument of its name."""
+    from dataclasses import fields
+
+    words = {**vars(arguments), **given}
+    return kind(**{field.name: words[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def split_on(words: Sequence[str]) -> tuple[str | None, list[str]]:

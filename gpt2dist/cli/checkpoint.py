@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gpt2dist.errors import BadInput
+from gpt2dist.run_files import checkpoint_folder, checkpoint_folders, step_of
 from gpt2dist.train.core import checkpoint
 from gpt2dist.train.run_folder import open_run
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 def chosen_checkpoint(arguments: argparse.Namespace) -> tuple[Config, checkpoint.Checkpoint]:
     """The run's config and one valid checkpoint; BadInput when there is none such."""
-    run_dir, config = open_run(arguments.run_folder, arguments.runs)
+    run_dir, config = open_run(arguments.run_folder, arguments.runs_dir)
     if arguments.step is not None:
-        folder = checkpoint.directory(run_dir) / f"step-{arguments.step:08d}"
+        folder = checkpoint_folder(run_dir, arguments.step)
         if not folder.is_dir():
-            steps = [int(f.name[5:]) for f in reversed(checkpoint.list_checkpoints(run_dir))]
+            steps = sorted(map(step_of, checkpoint_folders(run_dir)))
             raise BadInput(
                 f"no checkpoint of step {arguments.step} in {run_dir}; there are: {steps}"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, add_many_runs, say
+from gpt2dist.cli.arguments import Verbs, add_many_runs, request, say
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -17,7 +17,9 @@ def add_parser(verbs: Verbs) -> None:
     add_many_runs(verb)
     verb.add_argument("--experiment", metavar="NAME", help="read an MLflow experiment instead")
     verb.add_argument("--sweep", metavar="NAME", help="all trials of a sweep")
-    verb.add_argument("--x", choices=("usd", "hours", "tokens", "flops"), default="usd")
+    verb.add_argument(
+        "--x", dest="axis", choices=("usd", "hours", "tokens", "flops"), default="usd"
+    )
     verb.add_argument("--loss", type=float, metavar="L", help="say what reaching L took")
     verb.add_argument("--html", metavar="FILE", help="write the page")
     verb.add_argument("--png", metavar="FILE", help="write the picture")
@@ -30,17 +32,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Table, frontier and page of what runs cost and reached."""
     from gpt2dist.compare.command import CompareRequest, compare
 
-    request = CompareRequest(
-        runs=arguments.runs_named,
-        experiment=arguments.experiment,
-        sweep=arguments.sweep,
-        runs_dir=arguments.runs,
-        axis=arguments.x,
-        loss=arguments.loss,
-        html=arguments.html,
-        png=arguments.png,
-        csv=arguments.csv,
-        json=arguments.json,
-        force=arguments.force,
-    )
-    return compare(request, say)
+    return compare(request(CompareRequest, arguments), say)

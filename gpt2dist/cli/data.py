@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
-from pathlib import Path
 
 from gpt2dist.cli.arguments import Verbs, count, say
 
@@ -35,10 +33,13 @@ def add_parser(verbs: Verbs) -> None:
 
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Tokenise a source, with progress, and describe what came of it."""
+    from dataclasses import fields
+
     from gpt2dist.config.schema import DataConfig
     from gpt2dist.config.typed import typed_value
-    from gpt2dist.data.show import describe
-    from gpt2dist.train.preparing import prepare_aloud
+    from gpt2dist.data.prepare.pipeline import prepare
+    from gpt2dist.data.prepare.progress import aloud
+    from gpt2dist.data.show import describe_dataset
 
     words = {field.name: getattr(arguments, field.name) for field in fields(DataConfig)}
     data = DataConfig(
@@ -47,18 +48,18 @@ def run_prepare(arguments: argparse.Namespace) -> int:
             for key, value in words.items()
         }
     )
-    dataset = prepare_aloud(data, Path(arguments.out), say, local=arguments.local)
-    print(describe(dataset))
+    dataset = prepare(data, arguments.out, local=arguments.local, progress=aloud(say))
+    print(describe_dataset(dataset))
     return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Describe a folder of shards; with --verify also recompute its sums."""
     from gpt2dist.data.shards import load_dataset_folder, verify
-    from gpt2dist.data.show import describe
+    from gpt2dist.data.show import describe_dataset
 
     dataset = load_dataset_folder(arguments.folder)
-    print(describe(dataset))
+    print(describe_dataset(dataset))
     if arguments.verify:
         verify(dataset)
         print("every shard has its recorded sha256")

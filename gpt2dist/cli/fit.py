@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, add_many_runs, say
+from gpt2dist.cli.arguments import Verbs, add_many_runs, request, say
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -18,5 +18,4 @@ def run(arguments: argparse.Namespace) -> int:
     """The scaling law of one's own runs, kept where the planner finds it."""
     from gpt2dist.compare.fit_command import FitRequest, fit
 
-    request = FitRequest(runs=arguments.runs_named, runs_dir=arguments.runs, force=arguments.force)
-    return fit(request, say)
+    return fit(request(FitRequest, arguments), say)

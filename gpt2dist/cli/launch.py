@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_runs_dir, say, split_on
+from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_runs_dir, request, say, split_on
 from gpt2dist.errors import BadInput
 
 
@@ -40,27 +40,16 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt2dist.launch.start import LaunchRequest, launch
 
     on, overrides = split_on(arguments.overrides)
-    request = LaunchRequest(
-        target=arguments.target,
-        overrides=tuple(overrides),
-        on=on,
-        usd=arguments.usd,
-        spot=arguments.spot,
-        provider=arguments.provider,
-        bucket=arguments.bucket,
-        data=arguments.data,
-        name=arguments.name,
-        runs=arguments.runs,
-        dry_run=arguments.dry_run,
-        yes=arguments.yes,
+    wish = request(
+        LaunchRequest, arguments, on=on, overrides=tuple(overrides), runs=arguments.runs_dir
     )
-    return launch(request, say, _confirm if sys.stdin.isatty() else None)
+    return launch(wish, say, _confirm if sys.stdin.isatty() else None)
 
 
 def _look_after(arguments: argparse.Namespace) -> int:
     from gpt2dist.launch import control
 
-    verb, names, runs = arguments.target, arguments.overrides, Path(arguments.runs)
+    verb, names, runs = arguments.target, arguments.overrides, Path(arguments.runs_dir)
     if verb == "status":
         if names:
             raise BadInput(f"launch status takes no name ({names[0]}): it shows every launch")

@@ -30,19 +30,18 @@ def run(arguments: argparse.Namespace) -> int:
     config, checkpoint = chosen_checkpoint(arguments)
     if arguments.count < 1 or arguments.tokens < 1:
         raise BadInput(f"--count {arguments.count} and --tokens {arguments.tokens} must be >= 1")
+    from gpt2dist.evaluate.sampling import Sampling
     from gpt2dist.train.offline import sample_checkpoint
 
-    pieces = sample_checkpoint(
-        config,
-        checkpoint,
-        prompt=arguments.prompt,
-        count=arguments.count,
-        max_new_tokens=arguments.tokens,
+    sampling = Sampling(
+        arguments.tokens,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         seed=arguments.seed,
-        device=arguments.device,
+    )
+    pieces = sample_checkpoint(
+        config, checkpoint, (arguments.prompt, arguments.count), sampling, arguments.device
     )
     for piece in pieces:
         print(piece, end="", flush=True)

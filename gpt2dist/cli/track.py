@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt2dist.track.mlflow_uri import tracking_uri
     from gpt2dist.train.run_folder import open_run
 
-    run_dir, config = open_run(arguments.run_folder, arguments.runs)
+    run_dir, config = open_run(arguments.run_folder, arguments.runs_dir)
     report = sync(run_dir, config, tracking_uri(config, os.environ))
     artifacts = ", ".join(report.artifacts) or "none"
     print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, say
+from gpt2dist.cli.arguments import Verbs, request, say
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -29,12 +29,4 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a sweep file within its budget."""
     from gpt2dist.sweep.run import SweepRequest, run_sweep
 
-    request = SweepRequest(
-        file=arguments.file,
-        overrides=arguments.overrides,
-        usd=arguments.usd,
-        dry_run=arguments.dry_run,
-        resume=arguments.resume,
-        fresh=arguments.fresh,
-    )
-    return run_sweep(request, say)
+    return run_sweep(request(SweepRequest, arguments), say)

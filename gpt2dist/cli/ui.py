@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 from pathlib import Path
 
 from gpt2dist.cli.arguments import Verbs, add_runs_dir
@@ -21,13 +20,15 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve MLflow until Ctrl-C."""
+    import subprocess
+
     from gpt2dist.track.mlflow_uri import default_uri, ui_command, ui_environment
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(arguments.runs))
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(arguments.runs_dir))
     command = ui_command(uri, arguments.port)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise BadInput(
-            f"no MLflow store in {arguments.runs}/ yet; train a run first, or give --runs"
+            f"no MLflow store in {arguments.runs_dir}/ yet; train a run first, or give --runs"
         )
     print(f"MLflow on http://127.0.0.1:{arguments.port} (Ctrl-C ends it)", flush=True)
     environment = {**os.environ, **ui_environment(uri)}

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2dist.compare.comparison import Comparison, compare_runs
 from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in, sweep_runs
 from gpt2dist.compare.read.run_record import AXES, Axis, Run
 from gpt2dist.compare.show.table import csv_text, json_tree, text_lines
+from gpt2dist.compare.stats.comparison import Comparison, compare_runs
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
 

@@ -5,12 +5,9 @@ The manifest is written last, so a folder with one is complete.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.disk import write_atomically
+from gpt2dist.errors import BadInput
+from gpt2dist.run_files import MANIFEST
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 UNFINISHED = ".units"
 "Folder that a preparation keeps inside the dataset folder until its manifest is written."
 TOKEN = np.dtype("<u2")
@@ -147,32 +145,7 @@ def write_manifest(dataset: Dataset) -> None:
     tree = {"format": FORMAT} | dataclasses.asdict(dataset)
     del tree["path"]
     text = json.dumps(tree, indent=1, ensure_ascii=False)
-    write_file(Path(dataset.path) / MANIFEST, text.encode())
-
-
-def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file that is either whole and on disk, or absent; RunFailure when it cannot be."""
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it readable for its owner only
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise RunFailure(f"{path} could not be written: {error.strerror}") from None
-        raise
+    write_atomically(Path(dataset.path) / MANIFEST, text)
 
 
 def _from_tree(tree: Any, folder: Path) -> Dataset:

@@ -8,30 +8,28 @@ import numpy as np
 
 from gpt2dist.data.shards import SPLITS, TOKEN, Dataset
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.human import columns
 
 _EXCERPT_TOKENS = 200
 _EXCERPT_CHARACTERS = 200
 
 
-def describe(dataset: Dataset, batch_tokens: int = 524_288) -> str:
+def describe_dataset(dataset: Dataset, batch_tokens: int = 524_288) -> str:
     """Splits, origin, steps per epoch at `batch_tokens`, and how the first document begins."""
-    lines = [
-        dataset.path,
-        "",
-        f"{'split':<6}{'documents':>12}{'tokens':>16}{'bytes/token':>13}{'shards':>8}",
-    ]
+    rows = [["split", "documents", "tokens", "bytes/token", "shards"]]
     for split in SPLITS:
         totals = dataset.totals[split]
         # A document's separator is a token of no text.
         text_tokens = totals.tokens - totals.documents
         ratio = f"{totals.text_bytes / text_tokens:.2f}" if text_tokens > 0 else "-"
-        lines.append(
-            f"{split:<6}{totals.documents:>12,}{totals.tokens:>16,}{ratio:>13}"
-            f"{len(dataset.split(split)):>8,}"
-        )
+        figures = [f"{totals.documents:,}", f"{totals.tokens:,}", ratio]
+        rows.append([split, *figures, f"{len(dataset.split(split)):,}"])
     steps = dataset.totals["train"].tokens / batch_tokens
     taken = "all" if dataset.max_documents is None else f"the first {dataset.max_documents:,}"
-    lines += [
+    lines = [
+        dataset.path,
+        "",
+        *columns(rows, left=[0]),
         "",
         f"source     {dataset.source} ({taken} documents, column {dataset.text_field})",
         f"tokenizer  {dataset.tokenizer} ({dataset.vocab:,} tokens), "

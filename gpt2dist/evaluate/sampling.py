@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,30 +14,43 @@ from gpt2dist.errors import BadInput
 from gpt2dist.model.gpt2 import GPT2, Cache
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; BadInput where nothing could be."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    "0 takes the likeliest token."
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    stop_id: int | None = None
+    "A sample that drew it repeats it; the text ends when all have."
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise BadInput(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise BadInput(
+                f"temperature={self.temperature} must be 0 (greedy) or a positive number"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise BadInput(f"top_k={self.top_k} must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p={self.top_p} must be above 0 and at most 1")
+
+
 def generate(
-    model: GPT2,
-    prompt_ids: Sequence[int] | Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    stop_id: int | None = None,
+    model: GPT2, prompt_ids: Sequence[int] | Sequence[Sequence[int]], sampling: Sampling
 ) -> Iterator[list[int]]:
     """Yield one new id per sample and step; the samples of a batch have prompts of one length.
 
-    Temperature 0 takes the likeliest token. A sample that drew `stop_id` repeats it; the
-    iterator ends when all have. The model sees at most `context` tokens: of a longer prompt the
-    newest, and whenever the window is full it restarts from its newer half. Draws come from an
-    own generator on the CPU: training's random state is not touched, and the mode the model was
-    in returns. Raises BadInput, at the call, for what cannot be sampled.
+    The model sees at most `context` tokens: of a longer prompt the newest, and whenever the
+    window is full it restarts from its newer half. Draws come from an own generator on the CPU:
+    training's random state is not touched, and the mode the model was in returns. Raises
+    BadInput, at the call, for a prompt that cannot be continued.
     """
-    prompts = _prompts(prompt_ids, model.config.vocab)
-    _check(max_new_tokens, temperature, top_k, top_p)
-    return _steps(
-        model, torch.tensor(prompts), max_new_tokens, temperature, top_k, top_p, seed, stop_id
-    )
+    return _steps(model, torch.tensor(_prompts(prompt_ids, model.config.vocab)), sampling)
 
 
 def token_probabilities(
@@ -66,18 +80,9 @@ def token_probabilities(
     return probs_BV
 
 
-def _steps(
-    model: GPT2,
-    seen_BT: Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
-    stop_id: int | None,
-) -> Iterator[list[int]]:
+def _steps(model: GPT2, seen_BT: Tensor, sampling: Sampling) -> Iterator[list[int]]:
     context = model.config.context
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(sampling.seed)
     weight = next(model.parameters())
     cache = Cache(
         model.config, seen_BT.shape[0], device=weight.device, dtype=_compute_dtype(weight)
@@ -87,17 +92,19 @@ def _steps(
     was_training = model.training
     model.eval()
     try:
-        for _ in range(max_new_tokens):
+        for _ in range(sampling.max_new_tokens):
             if cache.length + feed_BT.shape[1] > context:
                 cache.length = 0
                 feed_BT = seen_BT[:, -max(1, context // 2) :]
             with torch.no_grad():
                 logits_BV = model(feed_BT.to(weight.device), cache=cache).float().cpu()
-            probs_BV = token_probabilities(logits_BV, temperature, top_k, top_p)
+            probs_BV = token_probabilities(
+                logits_BV, sampling.temperature, sampling.top_k, sampling.top_p
+            )
             feed_BT = torch.multinomial(probs_BV, 1, generator=generator)
-            if stop_id is not None:
-                feed_BT[stopped_B] = stop_id
-                stopped_B |= feed_BT[:, 0] == stop_id
+            if sampling.stop_id is not None:
+                feed_BT[stopped_B] = sampling.stop_id
+                stopped_B |= feed_BT[:, 0] == sampling.stop_id
             seen_BT = torch.cat((seen_BT, feed_BT), dim=1)[:, -context:]
             yield feed_BT[:, 0].tolist()
             if stopped_B.all():
@@ -125,14 +132,3 @@ def _prompts(prompt_ids: Sequence[int] | Sequence[Sequence[int]], vocab: int) ->
             if not 0 <= token < vocab:
                 raise BadInput(f"prompt token {token} is outside the model's vocabulary of {vocab}")
     return prompts
-
-
-def _check(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if max_new_tokens < 1:
-        raise BadInput(f"max_new_tokens={max_new_tokens} must be at least 1")
-    if not 0 <= temperature < float("inf"):
-        raise BadInput(f"temperature={temperature} must be 0 (greedy) or a positive number")
-    if top_k is not None and top_k < 1:
-        raise BadInput(f"top_k={top_k} must be at least 1")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise BadInput(f"top_p={top_p} must be above 0 and at most 1")

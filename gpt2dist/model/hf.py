@@ -7,10 +7,7 @@ Conv1D, the transpose of a Linear, and stores the tied head once.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt2dist.config.schema import ModelConfig
+from gpt2dist.disk import folder_atomically
 from gpt2dist.errors import BadInput
 from gpt2dist.model.gpt2 import GPT2, NORM_EPS
 
+CONFIG_JSON = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 TRANSPOSED = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 BUFFERS = re.compile(r"\.attn\.(masked_)?bias$")
@@ -45,7 +44,7 @@ def load_hf(path_or_name: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """
     config_file, weight_file = _locate(str(path_or_name))
     config = _model_config(config_file)
-    state = _from_hf(_read_weights(weight_file))
+    state = from_hf_names(_read_weights(weight_file))
     with torch.device("meta"):
         expected = {name: p.shape for name, p in GPT2(config).state_dict().items()}
     for name, shape in expected.items():
@@ -68,26 +67,13 @@ def export_hf(model_state: dict[str, Tensor], config: ModelConfig, folder: str |
     """
     folder = Path(folder)
     if folder.exists() and (
-        not folder.is_dir()
-        or {p.name for p in folder.iterdir()} - {"config.json", "model.safetensors"}
+        not folder.is_dir() or {p.name for p in folder.iterdir()} - {CONFIG_JSON, WEIGHT_FILES[0]}
     ):
         raise BadInput(f"{folder} exists and is not an earlier export; name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"transformer.{k}": v for k, v in _to_hf(model_state).items()}
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        save_file(tensors, staging / "model.safetensors", metadata={"format": "pt"})
-        (staging / "config.json").write_text(json.dumps(_hf_config(config), indent=2) + "\n")
-        for file in staging.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        staging.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.rename(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with folder_atomically(folder) as staging:
+        save_file(tensors, staging / WEIGHT_FILES[0], metadata={"format": "pt"})
+        (staging / CONFIG_JSON).write_text(json.dumps(_hf_config(config), indent=2) + "\n")
 
 
 def _locate(path_or_name: str) -> tuple[Path, Path]:
@@ -95,8 +81,8 @@ def _locate(path_or_name: str) -> tuple[Path, Path]:
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
         for name in WEIGHT_FILES:
-            if (folder / "config.json").is_file() and (folder / name).is_file():
-                return folder / "config.json", folder / name
+            if (folder / CONFIG_JSON).is_file() and (folder / name).is_file():
+                return folder / CONFIG_JSON, folder / name
         raise BadInput(f"{folder} lacks config.json or {' / '.join(WEIGHT_FILES)}")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path_or_name):
         raise BadInput(f"{path_or_name} is neither a folder nor a hub name like OWNER/NAME")
@@ -108,7 +94,7 @@ def _locate(path_or_name: str) -> tuple[Path, Path]:
             f"{path_or_name} is no folder; hub names need: pip install huggingface_hub"
         ) from None
     try:
-        config_file = hf_hub_download(path_or_name, "config.json")
+        config_file = hf_hub_download(path_or_name, CONFIG_JSON)
         try:
             weight_file = hf_hub_download(path_or_name, WEIGHT_FILES[0])
         except EntryNotFoundError:
@@ -174,7 +160,7 @@ def _read_weights(weight_file: Path) -> dict[str, Tensor]:
         raise BadInput(f"{weight_file} cannot be read: {error}".splitlines()[0]) from error
 
 
-def _from_hf(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_hf_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our names and Linear layout; drops the stored causal masks and the head's second copy."""
     state = {}
     for full_name, tensor in tensors.items():

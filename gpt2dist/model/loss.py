@@ -64,8 +64,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 weight_VD.detach(),
                 targets_N,
                 chunk_tokens,
-                need_dx,
-                need_dw,
+                (need_dx, need_dw),
             )
         ctx.scale = _gradient_scale(dtype)
         ctx.dtypes = x_ND.dtype, weight_VD.dtype
@@ -95,10 +94,10 @@ def _chunked(
     weight_VD: Tensor,
     targets_N: Tensor,
     chunk_tokens: int,
-    need_dx: bool,
-    need_dw: bool,
+    needs: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Summed loss, and the gradients asked for, times `_gradient_scale`."""
+    """Summed loss, and the gradients asked for, dX and dW, times `_gradient_scale`."""
+    need_dx, need_dw = needs
     N, D = x_ND.shape
     V = weight_VD.shape[0]
     P = -(-V // VOCAB_MULTIPLE) * VOCAB_MULTIPLE

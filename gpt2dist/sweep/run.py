@@ -7,7 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.ray_session import InThread
+from gpt2dist.run_files import STOP_FILE, SWEEP_LOCK
+from gpt2dist.stop_signal import StopOnSignal
 from gpt2dist.sweep.cost.estimate import Pricing, SweepEstimate, pricing_here, pricing_on
 from gpt2dist.sweep.report.results import RESULT_FILES, end_lines, write_results
 from gpt2dist.sweep.report.terminal import LiveTable, headline, plan_lines, table_lines
@@ -16,11 +20,7 @@ from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.spec.sweep_file import differences, load_sweep
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.trial import planned_trials
-from gpt2dist.train.in_thread import InThread
-from gpt2dist.train.run_folder import STOP_FILE, locked
-from gpt2dist.train.stop_signal import StopOnSignal
 
-LOCK_FILE = ".sweep.lock"
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 120.0
 "How long the last processes may need to save."
@@ -75,11 +75,11 @@ def run_sweep(request: SweepRequest, say: Say = print) -> int:
     machines.prepare_data([trial.config for trial in trials], say)
     folder = sweep.folder
     if request.fresh and Journal(sweep).path.exists():
-        with locked(folder / LOCK_FILE):
+        with locked(folder / SWEEP_LOCK):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             folder.rename(folder.with_name(f"{folder.name}.old-{stamp}"))
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / LOCK_FILE):
+    with locked(folder / SWEEP_LOCK):
         (folder / STOP_FILE).unlink(missing_ok=True)
         journal = Journal(sweep)
         journal.open()

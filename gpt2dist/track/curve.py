@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gpt2dist.disk import write_atomically
 from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.track.rows import Row
 
 INK, MUTED, GRID = "#1f2328", "#6e7781", "#e6e8eb"
 TRAIN, VAL, RATE = "#4c78a8", "#d1495b", "#8a6fb0"
@@ -18,7 +19,6 @@ SMOOTHING_SHARE = 0.03
 "Window of the smoothed training loss, as a share of all rows; at most SMOOTHING_ROWS."
 SMOOTHING_ROWS = 400
 
-Row = Mapping[str, Any]
 Point = tuple[float, float]
 
 

@@ -17,7 +17,6 @@ from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 
-LEDGER_FILE = "ledger.json"
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
 BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
 "Unix time at which a rented machine's bill began; `gpt2dist launch` sets it there."
@@ -46,6 +45,13 @@ class Attempt:
     price_source: str
     host: str | None = None
 
+    @classmethod
+    def starting(
+        cls, attempt_id: str, at: float, price: tuple[float, str], machines: int = 1
+    ) -> Attempt:
+        """An attempt that has cost nothing yet; `price` is that of `price_usd_per_hour`."""
+        return cls(attempt_id, at, at, machines, *price)
+
     @property
     def seconds(self) -> float:
         return max(0.0, self.last_seen_at - self.started_at)
@@ -60,7 +66,7 @@ class Attempt:
 
 
 def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tuple[float, str]:
-    """Price of one machine and where it comes from: config, environment, power or own machine."""
+    """Price of one machine and where it comes from: config, environment, or the own machine's."""
     if cluster.usd_per_hour is not None:
         return cluster.usd_per_hour, "config"
     text = environ.get(PRICE_VARIABLE, "").strip()
@@ -75,12 +81,10 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
                 "such as 1.10, or unset it"
             )
         return price, "environment"
-    if cluster.watts is not None and cluster.usd_per_kwh is not None:
-        return cluster.watts / 1000 * cluster.usd_per_kwh, "power"
-    return 0.0, "own machine"
+    return cluster.own_usd_per_hour or (0.0, "own machine")
 
 
-def billed_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
+def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
     """Unix time from which an attempt pays for its machines.
 
     The command's start, or earlier on a rented machine that says since when it is billed: setup
@@ -166,15 +170,7 @@ class Ledger(Account):
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        *,
-        attempt_id: str,
-        started_at: float,
-        machines: int,
-        usd_per_hour: float,
-        price_source: str,
-        clock: Callable[[], float] = time.time,
+        cls, path: Path, attempt: Attempt, *, clock: Callable[[], float] = time.time
     ) -> Ledger:
         """Continues the attempt of that id, or adds it; time between two openings of one counts.
 
@@ -182,19 +178,11 @@ class Ledger(Account):
         Raises RunFailure when the file is damaged: money is never silently forgotten.
         """
         attempts = read_attempts(path) if path.exists() else []
-        fresh = Attempt(
-            attempt_id,
-            started_at,
-            started_at,
-            machines,
-            usd_per_hour,
-            price_source,
-            socket.gethostname(),
-        )
+        fresh = replace(attempt, host=socket.gethostname())
         last = attempts[-1] if attempts else None
-        if last is None or last.attempt_id != attempt_id:
+        if last is None or last.attempt_id != fresh.attempt_id:
             attempts.append(fresh)
-        elif (last.machines, last.usd_per_hour) != (machines, usd_per_hour):
+        elif (last.machines, last.usd_per_hour) != (fresh.machines, fresh.usd_per_hour):
             # What was paid so far keeps its price; the new price counts from the last sign of life.
             since = last.last_seen_at
             attempts.append(replace(fresh, started_at=since, last_seen_at=since))

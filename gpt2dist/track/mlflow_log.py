@@ -8,7 +8,6 @@ locked) is sent when it is back, by the next attempt, or by `gpt2dist track sync
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
+from gpt2dist.run_files import ROWS_FILE, SUMMARY_FILE, Tail
 from gpt2dist.track.mlflow_quiet import quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import without_credentials
-from gpt2dist.track.rows import ROWS_FILE, Row, parse_rows, read_rows
+from gpt2dist.track.rows import read_rows
 
 SEND_SECONDS = 10.0
 RETRY_SECONDS = 60.0
@@ -32,45 +32,41 @@ class MlflowTracker:
     """Follows one run folder from a daemon thread that owns every MLflow call.
 
     For the one process that speaks for the run (the driver, or rank 0), once the rows of
-    rolled-back steps are gone. Returns at once: importing MLflow and creating a SQLite store
-    (seconds) happen in the thread. `on_trouble` gets one line, once, mostly from that thread.
+    rolled-back steps are gone. Importing MLflow and creating a SQLite store (seconds) happen in
+    the thread. To be made in the main thread.
     """
 
+    send_seconds = SEND_SECONDS
+
     def __init__(
-        self,
-        run_dir: Path,
-        config: Config,
-        uri: str,
-        *,
-        attempt_id: str,
-        tags: Mapping[str, str],
-        on_trouble: Callable[[str], None],
-        send_seconds: float = SEND_SECONDS,
+        self, run_dir: Path, config: Config, uri: str, *, attempt_id: str, tags: Mapping[str, str]
     ) -> None:
         quiet_mlflow()
-        self._run_dir = Path(run_dir)
-        self._config = config
-        self._uri = uri
-        self._attempt_id = attempt_id
-        self._tags = dict(tags)
-        self._on_trouble = on_trouble
-        self._send_seconds = send_seconds
+        self._run_dir, self._config, self._uri = Path(run_dir), config, uri
+        self._attempt_id, self._tags = attempt_id, dict(tags)
+        self.trouble: str | None = None
+        "The first thing that went wrong, in one line."
         self._run: MlflowRun | None = None
-        self._inode, self._offset_bytes = -1, 0
-        self._warned = False
-        self._final_status = "FINISHED"
+        self._rows = Tail(self._run_dir / ROWS_FILE)
+        self._ended = "finished"
         self._ending = threading.Event()
         self._in_sync = False
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Returns at once."""
         self._thread.start()
 
-    def close(self, status: str = "FINISHED", deadline_seconds: float = CLOSE_SECONDS) -> bool:
+    def close(self, ended: str = "finished", deadline_seconds: float = CLOSE_SECONDS) -> bool:
         """Sends the rest, the artifacts and the status; True if MLflow has all of it in time.
 
-        `status`: FINISHED, FAILED or KILLED; see STATUS_OF_END. Calling again only waits again.
+        `ended`: a key of STATUS_OF_END. Calling again only waits again. A tracker that was never
+        started owes nothing.
         """
+        if self._thread.ident is None:
+            return True
         if not self._ending.is_set():
-            self._final_status = status
+            self._ended = ended
             self._ending.set()
         self._thread.join(deadline_seconds)
         if self._thread.is_alive():
@@ -81,7 +77,7 @@ class MlflowTracker:
     def _follow(self) -> None:
         wait_seconds = 0.0
         while not self._ending.wait(wait_seconds):
-            wait_seconds = self._send_seconds if self._try(self._send) else RETRY_SECONDS
+            wait_seconds = self.send_seconds if self._try(self._send) else RETRY_SECONDS
         self._in_sync = self._try(self._finish)
 
     def _try(self, action: Callable[[], None]) -> bool:
@@ -89,7 +85,7 @@ class MlflowTracker:
             action()
         except Exception as error:  # whatever breaks in there must not reach training
             # Start over next time: a reopened run knows what arrived.
-            self._run, self._offset_bytes = None, 0
+            self._run, self._rows = None, Tail(self._run_dir / ROWS_FILE)
             self._warn(_one_line(error))
             return False
         return True
@@ -101,38 +97,20 @@ class MlflowTracker:
             if not self._ending.is_set():
                 run.set_status("RUNNING")
             self._run = run
-        self._run.send_rows(self._new_rows())
+        self._run.send_rows(list(self._rows.lines()))
 
     def _finish(self) -> None:
         self._send()
         assert self._run is not None
         self._run.send_summary()
-        self._run.set_status(self._final_status)
+        self._run.set_status(STATUS_OF_END[self._ended])
         self._run.send_artifacts()
 
-    def _new_rows(self) -> list[Row]:
-        """Rows appended since the last call; a line still being written waits for the next."""
-        path = self._run_dir / ROWS_FILE
-        if not path.exists():
-            return []
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_ino != self._inode or status.st_size < self._offset_bytes:
-                # Restarted workers replaced the file; steps already sent are told apart by number.
-                self._inode, self._offset_bytes = status.st_ino, 0
-            file.seek(self._offset_bytes)
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset_bytes += len(whole)
-        return parse_rows(whole.split(b"\n"), path)
-
     def _warn(self, text: str) -> None:
-        if not self._warned:
-            self._warned = True
-            self._on_trouble(
-                f"MLflow at {without_credentials(self._uri)}: {text}; training goes on, the rows "
-                f"are safe: run `gpt2dist track sync {self._run_dir}` once it is back"
-            )
+        self.trouble = self.trouble or (
+            f"MLflow at {without_credentials(self._uri)}: {text}; training goes on, the rows "
+            f"are safe: run `gpt2dist track sync {self._run_dir}` once it is back"
+        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +153,7 @@ def sync(run_dir: Path, config: Config, uri: str) -> SyncReport:
 
 def _ended(run_dir: Path) -> str | None:
     try:
-        return json.loads((run_dir / "summary.json").read_text())["ended"]
+        return json.loads((run_dir / SUMMARY_FILE).read_text())["ended"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -15,13 +15,19 @@ from typing import Any
 from gpt2dist.config.load import flatten, identity, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.disk import write_atomically
+from gpt2dist.run_files import (
+    CONFIG_FILE,
+    CURVE_FILE,
+    MLFLOW_FILE,
+    SAMPLES_FILE,
+    SUMMARY_FILE,
+)
 from gpt2dist.track.mlflow_quiet import silence_loggers
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
 
-RUN_FILE = "mlflow.json"
-ARTIFACTS = ("config.yaml", "curve.png", "samples.txt", "summary.json")
+ARTIFACTS = (CONFIG_FILE, CURVE_FILE, SAMPLES_FILE, SUMMARY_FILE)
 SUMMARY_METRICS = {
     "final_val_loss": "final_val_loss",
     "best_val_loss": "best_val_loss",
@@ -122,7 +128,7 @@ class MlflowRun:
         """Logs what the run came to as metrics at its last step: loss, dollars, predictions."""
         from mlflow.entities import Metric
 
-        path = self._run_dir / "summary.json"
+        path = self._run_dir / SUMMARY_FILE
         if not path.is_file():
             return
         summary = json.loads(path.read_text())
@@ -176,7 +182,7 @@ class MlflowRun:
         from mlflow.exceptions import MlflowException
 
         try:
-            record = json.loads((self._run_dir / RUN_FILE).read_text())
+            record = json.loads((self._run_dir / MLFLOW_FILE).read_text())
             same_place = (record["uri"], record["experiment"]) == (
                 without_credentials(self._uri),
                 self._experiment,
@@ -247,7 +253,7 @@ class MlflowRun:
             "run_id": self.run_id,
             "synced_step": self.last_step,
         }
-        write_atomically(self._run_dir / RUN_FILE, json.dumps(record, indent=1) + "\n")
+        write_atomically(self._run_dir / MLFLOW_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def _batches(

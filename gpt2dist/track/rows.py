@@ -14,8 +14,6 @@ from gpt2dist.errors import BadInput, RunFailure
 
 Row = dict[str, Any]
 
-ROWS_FILE = "metrics.jsonl"
-
 
 class RowWriter:
     """Appends rows to a JSONL file, one JSON object a line, readable while the run goes on.

@@ -5,49 +5,45 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
+from gpt2dist.run_files import SUMMARY_FILE
 from gpt2dist.track.ledger import Account
+from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
 
-SUMMARY_FILE = "summary.json"
 
-Ended = Literal["finished", "budget", "interrupted", "diverged", "failed"]
-Row = Mapping[str, Any]
+@dataclass(frozen=True)
+class RunEnd:
+    """What the rows and the account do not say."""
+
+    run: str
+    ended: str
+    "finished, budget, interrupted, diverged or failed"
+    reason: str
+    device: str
+    "Really used, as are workers and precision, where the config says `auto`."
+    workers: int
+    precision: str
 
 
-def summarize(
-    config: Config,
-    rows: Sequence[Row],
-    account: Account,
-    *,
-    run: str,
-    ended: Ended,
-    reason: str,
-    device: str,
-    workers: int,
-    precision: str,
-) -> dict[str, Any]:
-    """The summary of a run; values nobody measured are None.
-
-    `device`, `workers` and `precision` are those really used, where the config says `auto`.
-    """
+def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd) -> dict[str, Any]:
+    """The summary of a run; values nobody measured are None."""
     last = rows[-1] if rows else {}
     losses = _known(rows, "loss")
     evaluated = [row for row in rows if row.get("val_loss") is not None]
     best = min(evaluated, key=lambda row: row["val_loss"], default=None)
     current = account.attempts[-1]
     return {
-        "run": run,
+        **asdict(end),
         "identity": identity(config),
         "recipe": config.recipe,
-        "ended": ended,
-        "reason": reason,
         "final_val_loss": evaluated[-1]["val_loss"] if evaluated else None,
         "best_val_loss": best["val_loss"] if best else None,
         "best_step": best["step"] if best else None,
@@ -67,10 +63,7 @@ def summarize(
         "peak_host_gib": max(_known(rows, "host_gib"), default=None),
         "skipped_steps": max(_known(rows, "skipped"), default=0),
         "data_wait_share": _data_wait_share(rows),
-        "device": device,
-        "workers": workers,
         "zero_stage": config.zero.stage,
-        "precision": precision,
         "versions": versions(),
     }
 

@@ -7,22 +7,37 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count, human_duration, usd
-from gpt2dist.track.ledger import LEDGER_FILE, Account
-from gpt2dist.track.rows import ROWS_FILE, read_rows
-from gpt2dist.track.summary import read_summary, summarize, write_summary
-from gpt2dist.train import run_folder
-from gpt2dist.train.core import checkpoint
+from gpt2dist.run_files import (
+    CURVE_FILE,
+    ERROR_FILE,
+    LEDGER_FILE,
+    ROWS_FILE,
+    SAMPLES_FILE,
+    checkpoint_folders,
+    read_outcome,
+    step_of,
+)
+from gpt2dist.stop_signal import StopOnSignal
+from gpt2dist.track.ledger import Account
+from gpt2dist.track.mlflow_log import MlflowTracker
+from gpt2dist.track.mlflow_uri import tracking_uri
+from gpt2dist.track.rows import read_rows
+from gpt2dist.track.summary import RunEnd, read_summary, summarize, write_summary
+from gpt2dist.train.job import Job
 from gpt2dist.train.predicted import errors
-from gpt2dist.train.stop_signal import StopOnSignal
-from gpt2dist.train.worker import Job
 
-CURVE_FILE = "curve.png"
+
+class HowEnded(NamedTuple):
+    kind: str
+    "finished, budget, interrupted, diverged or failed"
+    reason: str
+    exit_code: int
 
 
 @dataclass(frozen=True)
@@ -35,48 +50,19 @@ class RunResult:
     summary: dict[str, Any]
 
 
-class MlflowSide:
-    """MLflow in the driver: it starts with the first row, so that it never delays training."""
-
-    def __init__(self, run_dir: Path, config: Config, uri: str, job: Job) -> None:
-        self._run_dir, self._config, self._uri, self._job = run_dir, config, uri, job
-        self._tracker: Any = None
-        self.trouble: str | None = None
-
-    def start(self) -> None:
-        from gpt2dist.track.mlflow_log import MlflowTracker
-
-        self._tracker = MlflowTracker(
-            self._run_dir,
-            self._config,
-            self._uri,
-            attempt_id=self._job.attempt_id,
-            tags={
-                "device": self._job.placement.device_name,
-                "workers": str(self._job.placement.workers),
-                "precision": self._job.placement.precision,
-                "usd_per_hour": str(self._job.usd_per_hour),
-                "price_source": self._job.price_source,
-                "val_tokens_per_byte": str(self._job.val_tokens_per_byte),
-            },
-            on_trouble=self._note,
-        )
-
-    def close(self, kind: str) -> bool:
-        """True when MLflow has everything."""
-        from gpt2dist.track.mlflow_run import STATUS_OF_END
-
-        return self._tracker is None or self._tracker.close(STATUS_OF_END[kind])
-
-    def _note(self, text: str) -> None:
-        self.trouble = text
-
-
-def open_mlflow(config: Config, job: Job) -> MlflowSide:
-    """The MLflow side of a run; BadInput for a store that cannot be one."""
-    from gpt2dist.track.mlflow_uri import tracking_uri
-
-    return MlflowSide(Path(job.run_dir), config, tracking_uri(config, os.environ), job)
+def mlflow_tracker(run_dir: Path, job: Job) -> MlflowTracker:
+    """The MLflow side of a run, not started; BadInput for a store that cannot be one."""
+    config, placement, attempt = job.config, job.placement, job.attempt
+    tags = {
+        "device": placement.device_name,
+        "workers": str(placement.workers),
+        "precision": placement.precision,
+        "usd_per_hour": str(attempt.usd_per_hour),
+        "price_source": attempt.price_source,
+        "val_tokens_per_byte": str(job.val_tokens_per_byte),
+    }
+    uri = tracking_uri(config, os.environ)
+    return MlflowTracker(run_dir, config, uri, attempt_id=attempt.attempt_id, tags=tags)
 
 
 def already_finished(run_dir: Path, config: Config, say: Callable[[str], None]) -> RunResult | None:
@@ -98,38 +84,35 @@ def already_finished(run_dir: Path, config: Config, say: Callable[[str], None]) 
 
 def conclude(
     run_dir: Path,
-    config: Config,
     job: Job,
-    error: BaseException | None,
-    signals: StopOnSignal,
-    mlflow: MlflowSide | None,
+    ended: HowEnded,
+    mlflow: MlflowTracker | None,
     say: Callable[[str], None],
 ) -> RunResult:
     """Write the summary and the curve, close MLflow, say what came of it."""
-    kind, reason, code = _ending(run_dir, error, signals)
+    kind, reason, code = ended
     if not (run_dir / ROWS_FILE).exists() or not (run_dir / LEDGER_FILE).exists():
         # Over before rank 0 could open its records: there is nothing to sum up.
         if kind == "interrupted":
             return RunResult(run_dir, kind, reason, code, {})
         raise RunFailure(reason) if code == 1 else BadInput(reason)
     rows = read_rows(run_dir / ROWS_FILE)
-    summary = summarize(
-        config,
-        rows,
-        Account.read(run_dir / LEDGER_FILE),
+    placement = job.placement
+    end = RunEnd(
         run=run_dir.name,
-        ended=kind,  # type: ignore[arg-type]
+        ended=kind,
         reason=reason,
-        device=job.placement.device_name,
-        workers=job.placement.workers,
-        precision=job.placement.precision,
+        device=placement.device_name,
+        workers=placement.workers,
+        precision=placement.precision,
     )
+    summary = summarize(job.config, rows, Account.read(run_dir / LEDGER_FILE), end)
     summary["val_tokens_per_byte"] = job.val_tokens_per_byte
     summary["predicted"] = job.predicted
     summary["prediction_error"] = errors(job.predicted, summary)
-    newest = checkpoint.list_checkpoints(run_dir)
-    if newest:
-        summary["resume_step"] = int(newest[0].name.removeprefix("step-"))
+    saved = checkpoint_folders(run_dir)
+    if saved:
+        summary["resume_step"] = step_of(saved[0])
     write_summary(run_dir, summary)
     curve = _draw(run_dir, rows)
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
@@ -141,20 +124,20 @@ def conclude(
     return RunResult(run_dir, kind, reason, code, summary)
 
 
-def _ending(
-    run_dir: Path, error: BaseException | None, signals: StopOnSignal
-) -> tuple[str, str, int]:
-    outcome = run_folder.read_outcome(run_dir)
+def how_ended(run_dir: Path, error: BaseException | None, signals: StopOnSignal) -> HowEnded:
+    """What the workers wrote down, else the signal or the error that the driver saw."""
+    outcome = read_outcome(run_dir)
     if outcome is not None:
         kind, reason = outcome["kind"], outcome["reason"]
         if kind == "interrupted":
-            return kind, reason, signals.exit_code
-        return kind, reason, outcome.get("exit_code", 0)
+            return HowEnded(kind, reason, signals.exit_code)
+        return HowEnded(kind, reason, outcome.get("exit_code", 0))
     if signals.received is not None:
-        return "interrupted", "stopped before the first step", signals.exit_code
+        return HowEnded("interrupted", "stopped before the first step", signals.exit_code)
     text = " ".join(str(error).split()) if error else "the workers left without a word"
     last = text if len(text) < 300 else f"...{text[-300:]}"
-    return "failed", f"training failed: {last} (whole trace: {run_dir / 'error.log'})", 1
+    trace = run_dir / ERROR_FILE
+    return HowEnded("failed", f"training failed: {last} (whole trace: {trace})", 1)
 
 
 def _draw(run_dir: Path, rows: list[dict[str, Any]]) -> Path | None:
@@ -194,17 +177,14 @@ def _closing_lines(
         run = shlex.quote(str(run_dir))
         lines.append(f"next:   gpt2dist sample {run} --prompt 'import '   |   gpt2dist ui")
     elif kind in ("budget", "interrupted"):
-        lines.append("the same command continues this run" + _raise_hint(kind))
+        hint = ", with a larger budget" if kind == "budget" else ""
+        lines.append(f"the same command continues this run{hint}")
     return lines
-
-
-def _raise_hint(kind: str) -> str:
-    return ", with a larger budget" if kind == "budget" else ""
 
 
 def _last_sample(run_dir: Path) -> str | None:
     try:
-        text = (run_dir / run_folder.SAMPLES_FILE).read_text(errors="replace")
+        text = (run_dir / SAMPLES_FILE).read_text(errors="replace")
     except OSError:
         return None
     last = text.rpartition("--- step")[2].partition("\n")[2].rstrip()

@@ -10,34 +10,48 @@ import os
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from gpt2dist.config.load import identity, run_name, to_tree
+from gpt2dist.config.load import identity, run_name
 from gpt2dist.config.schema import Config
-from gpt2dist.data.prepare.pipeline import dataset_dir
+from gpt2dist.data.prepare.pipeline import dataset_dir, prepare
+from gpt2dist.data.prepare.progress import aloud
 from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.serve.windows import Windows
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.placement import Placement, place
-from gpt2dist.track.console import Progress
-from gpt2dist.track.ledger import LEDGER_FILE, billed_since, price_usd_per_hour
+from gpt2dist.run_files import (
+    DRIVER_LOCK,
+    LEDGER_FILE,
+    MANIFEST,
+    checkpoint_folders,
+    request_stop,
+    write_error,
+)
+from gpt2dist.stop_signal import StopOnSignal
+from gpt2dist.track.ledger import Attempt, paid_since, price_usd_per_hour
+from gpt2dist.track.progress import Progress
 from gpt2dist.train import ray_run, run_folder
-from gpt2dist.train.conclude import RunResult, already_finished, conclude, open_mlflow
-from gpt2dist.train.core import checkpoint
+from gpt2dist.train.conclude import (
+    RunResult,
+    already_finished,
+    conclude,
+    how_ended,
+    mlflow_tracker,
+)
+from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
-from gpt2dist.train.preparing import prepare_aloud
-from gpt2dist.train.stop_signal import StopOnSignal
 from gpt2dist.train.watch import Watcher
-from gpt2dist.train.worker import Job, train_rank
+from gpt2dist.train.worker import train_alone
 
 POLL_SECONDS = 0.2
 
@@ -64,38 +78,37 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     done = None if launch.fresh else already_finished(run_dir, config, say)
     if done is not None:
         return done
-    usd_per_hour, price_source = price_usd_per_hour(config.cluster, os.environ)
+    price = price_usd_per_hour(config.cluster, os.environ)
     placement = _place(config, launch)
     dataset = _dataset(config, launch, say)
-    run_folder.prepare(run_dir, config, fresh=launch.fresh)
+    run_folder.set_up(run_dir, config, fresh=launch.fresh)
     if not launch.local:
         ray_run.connect()
+    attempt_id = f"{int(started_at)}-{secrets.token_hex(3)}"
+    since = paid_since(started_at, os.environ, run_dir / LEDGER_FILE)
     job = Job(
-        config_tree=to_tree(config),
+        config=config,
         placement=placement,
         run_dir=str(run_dir.resolve()),
         dataset_dir=str(Path(dataset.path).resolve()),
-        attempt_id=f"{int(started_at)}-{secrets.token_hex(3)}",
-        started_at=billed_since(started_at, os.environ, run_dir / LEDGER_FILE),
-        usd_per_hour=usd_per_hour,
-        price_source=price_source,
+        attempt=Attempt.starting(attempt_id, since, price),
         use_ray=not launch.local,
-        predicted=prediction(config, placement, (usd_per_hour, price_source)),
+        predicted=prediction(config, placement, price),
         val_tokens_per_byte=dataset.val_tokens_per_byte,
     )
-    with run_folder.locked(run_dir / run_folder.DRIVER_LOCK, wait_seconds=5):
+    with locked(run_dir / DRIVER_LOCK, wait_seconds=5):
         run_folder.claim(run_dir, config)
-        say(_headline(config, placement, run_dir, usd_per_hour))
-        request_stop = partial(run_folder.request_stop, run_dir)
-        with StopOnSignal(request_stop) as signals, ExitStack() as stack:
-            mlflow = open_mlflow(config, job) if config.track.mlflow and not launch.local else None
+        say(_headline(config, placement, run_dir, price[0]))
+        with StopOnSignal(partial(request_stop, run_dir)) as signals, ExitStack() as stack:
+            tracked = config.track.mlflow and not launch.local
+            mlflow = mlflow_tracker(run_dir, job) if tracked else None
             progress = stack.enter_context(Progress(config.total_steps))
             on_first_row = mlflow.start if mlflow else None
-            watcher = Watcher(run_dir, job.attempt_id, progress, on_first_row)
+            watcher = Watcher(run_dir, attempt_id, progress, on_first_row)
             run = _train_here if launch.local else _train_on_ray
-            error = run(job, config, watcher)
+            error = run(job, watcher)
             watcher.poll()
-        return conclude(run_dir, config, job, error, signals, mlflow, say)
+        return conclude(run_dir, job, how_ended(run_dir, error, signals), mlflow, say)
 
 
 def _adopt_dataset(config: Config) -> Config:
@@ -129,20 +142,20 @@ def _place(config: Config, launch: Launch) -> Placement:
 def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Dataset:
     """The shards that the config describes, prepared first when they are missing."""
     folder = Path(config.paths.dataset or dataset_dir(config.paths.data, config.data))
-    if not (folder / "manifest.json").exists() and config.paths.dataset is None:
+    if not (folder / MANIFEST).exists() and config.paths.dataset is None:
         say(f"no prepared data at {folder}: preparing {config.data.source} first")
         if not launch.local:
             ray_run.connect()  # else the preparation would start a Ray of its own
-        prepare_aloud(config.data, folder, say, local=launch.local)
+        prepare(config.data, folder, local=launch.local, progress=aloud(say))
     dataset = load_dataset_folder(folder)
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
-    validation_batches(dataset, config.model.context, 1, config.eval.tokens, 0, 1)
+    validation_batches(Windows(dataset, "val", config.model.context), 1, config.eval.tokens)
     return dataset
 
 
 def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour: float) -> str:
-    found = checkpoint.list_checkpoints(run_dir)
+    found = checkpoint_folders(run_dir)
     begin = f"continuing at {found[0].name}" if found else "new run"
     price = f", ${usd_per_hour:g} per hour and machine" if usd_per_hour else ""
     return (
@@ -155,14 +168,14 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
     )
 
 
-def _train_on_ray(job: Job, config: Config, watcher: Watcher) -> BaseException | None:
-    run = ray_run.start_training(job, config.cluster.max_restarts)
+def _train_on_ray(job: Job, watcher: Watcher) -> BaseException | None:
+    run = ray_run.start_training(job)
     while not run.wait(POLL_SECONDS):
         watcher.poll()
     return run.error
 
 
-def _train_here(job: Job, config: Config, watcher: Watcher) -> BaseException | None:
+def _train_here(job: Job, watcher: Watcher) -> BaseException | None:
     """The rank in this process, under the debugger's eyes; a thread follows its files."""
     over = threading.Event()
 
@@ -173,32 +186,12 @@ def _train_here(job: Job, config: Config, watcher: Watcher) -> BaseException | N
     thread = threading.Thread(target=follow, name="watcher", daemon=True)
     thread.start()
     try:
-        with single_process_group(job.placement.device):
-            train_rank(job)
+        train_alone(job)
     except Exception as error:
         if not isinstance(error, (BadInput, RunFailure)):
-            text = "".join(traceback.format_exception(error))
-            (Path(job.run_dir) / "error.log").write_text(text)
+            write_error(Path(job.run_dir), error)
         return error
     finally:
         over.set()
         thread.join()
     return None
-
-
-class single_process_group:  # noqa: N801 (a context manager read as a verb phrase)
-    """A process group of one, without ports or environment."""
-
-    def __init__(self, device: str) -> None:
-        self._backend = "nccl" if device == "cuda" else "gloo"
-
-    def __enter__(self) -> None:
-        import torch.distributed as dist
-
-        os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(self._backend, store=dist.HashStore(), rank=0, world_size=1)
-
-    def __exit__(self, *_: object) -> None:
-        import torch.distributed as dist
-
-        dist.destroy_process_group()

@@ -14,10 +14,11 @@ import torch
 from gpt2dist.config.schema import Config, Device
 from gpt2dist.data.prepare.pipeline import dataset_dir
 from gpt2dist.data.serve.validation import validation_batches
+from gpt2dist.data.serve.windows import Windows
 from gpt2dist.data.shards import load_dataset_folder
 from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer
 from gpt2dist.errors import BadInput
-from gpt2dist.evaluate.sampling import generate
+from gpt2dist.evaluate.sampling import Sampling, generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.plan.placement import Placement, place
@@ -26,7 +27,7 @@ from gpt2dist.train.machine import probe_machine
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class CheckpointLoss:
     loss: float
     "Nats per token."
     tokens: int
@@ -43,7 +44,7 @@ def evaluate_checkpoint(
     device: Device = "auto",
     tokens: int | None = None,
     data: str | None = None,
-) -> Evaluation:
+) -> CheckpointLoss:
     """Validation loss as the loop computes it, on one device and in the run's precision.
 
     `data` is a folder of shards; None takes the run's own. Raises BadInput when the shards are
@@ -58,41 +59,32 @@ def evaluate_checkpoint(
             f"{dataset.path} was tokenised with {dataset.tokenizer}, the run learned "
             f"{config.data.tokenizer}; their losses do not compare"
         )
-    batches = validation_batches(
-        dataset, config.model.context, placement.micro_batch, tokens or config.eval.tokens, 0, 1
-    )
+    windows = Windows(dataset, "val", config.model.context)
+    batches = validation_batches(windows, placement.micro_batch, tokens or config.eval.tokens)
     model = load_model(config, checkpoint, placement)
     with _autocast(placement):
         loss, counted = validation_loss(model, batches, device=torch.device(placement.torch_device))
-    return Evaluation(loss, counted)
+    return CheckpointLoss(loss, counted)
 
 
 def sample_checkpoint(
     config: Config,
     checkpoint: Checkpoint,
-    *,
-    prompt: str,
-    count: int,
+    prompts: tuple[str, int],
+    sampling: Sampling,
     device: Device = "auto",
-    max_new_tokens: int,
-    **choices: Any,
 ) -> Iterator[str]:
     """Text as it is written: one sample streams; several come one after the other, whole.
 
-    `choices` are those of `generate`: temperature, top_k, top_p, seed.
+    `prompts` is a prompt and how many samples of it to write.
     """
+    prompt, count = prompts
     placement = _placement(config, device)
     tokenizer = load_tokenizer(config.data.tokenizer)
     ids = tokenizer.encode(prompt) or [tokenizer.separator]
     model = load_model(config, checkpoint, placement)
     with _autocast(placement):
-        steps = generate(
-            model,
-            [ids] * count,
-            max_new_tokens=max_new_tokens,
-            stop_id=tokenizer.separator,
-            **choices,
-        )
+        steps = generate(model, [ids] * count, replace(sampling, stop_id=tokenizer.separator))
         if count == 1:
             yield prompt
             yield from _stream(tokenizer, (step[0] for step in steps))
@@ -115,7 +107,6 @@ def load_model(config: Config, checkpoint: Checkpoint, placement: Placement) -> 
 
 def _stream(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
     """Text of ids one by one; a character split over tokens waits until it is whole."""
-
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in ids:
         if token == tokenizer.separator:
@@ -125,7 +116,6 @@ def _stream(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
 
 
 def _placement(config: Config, device: Device) -> Placement:
-
     cluster = replace(config.cluster, device=device, micro_batch=None, workers=None)
     placement = place(replace(config, cluster=cluster), probe_machine(), single_process=True)
     torch.set_num_threads(placement.threads)

@@ -23,8 +23,8 @@ from gpt2dist.plan.placement import Placement, place
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.probes import PROBES_FILE, Probe, save_probe
 from gpt2dist.track.ledger import price_usd_per_hour
+from gpt2dist.train.core.control import single_process_group
 from gpt2dist.train.core.engine import Engine
-from gpt2dist.train.driver import single_process_group
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import plan_here
 

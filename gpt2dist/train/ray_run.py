@@ -6,12 +6,11 @@ of Ray's storage outlives a run.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
+import socket
 import tempfile
-import threading
-import traceback
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,25 +18,14 @@ from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.plan.placement import Machine
-from gpt2dist.train import run_folder
+from gpt2dist.ray_session import InThread, start_ray
+from gpt2dist.run_files import MANIFEST, read_outcome, write_error, write_outcome
 from gpt2dist.train.core.control import Control
-from gpt2dist.train.in_thread import InThread
+from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
-from gpt2dist.train.shared_folders import folders_are_shared
 
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # the default finds a dead worker 2 s later
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a deprecation warning
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",  # nobody scrapes them; the rows are ours
-}
-_OWN_CLUSTER_ENVIRONMENT = {
-    # One process less to start: a Ray of our own on one machine never announces a preemption.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}
+VISIBLE_WITHIN_SECONDS = 5.0
+"Network file systems may show a new file some seconds late."
 
 
 @dataclass(frozen=True)
@@ -49,37 +37,15 @@ class RayCluster:
 
 
 def connect() -> RayCluster:
-    """Join the cluster that $RAY_ADDRESS names, or start one on this machine.
-
-    A stray cluster on the machine is never joined: only an explicit address counts.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    """What the cluster that $RAY_ADDRESS names offers, or this machine under a Ray of its own."""
+    start_ray(importing="ray.train.torch")
+    machine = probe_machine()
     if not os.environ.get("RAY_ADDRESS"):
-        for name, value in _OWN_CLUSTER_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        return RayCluster(machine, machine.gpus, machine.cpu_cores)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
 
-        machine = probe_machine()
-        address = os.environ.get("RAY_ADDRESS")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        try:
-            if ray.is_initialized():
-                pass
-            elif address:
-                ray.init(address=address, **quiet)
-            else:
-                # Workers hold a CPU each and the data tasks need some of their own.
-                cpus = max(4, machine.cpu_cores, 2 * machine.gpus)
-                # Importing Ray Train takes seconds; starting Ray mostly waits.
-                threading.Thread(target=importlib.import_module, args=("ray.train.torch",)).start()
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise RunFailure(f"cannot reach Ray at {address or 'this machine'}: {error}") from None
-        if not address:
-            return RayCluster(machine, machine.gpus, machine.cpu_cores)
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         if gpus and not machine.gpus:
@@ -91,21 +57,20 @@ def connect() -> RayCluster:
         return RayCluster(machine, gpus, cores)
 
 
-def start_training(job: Any, max_restarts: int) -> InThread:
+def start_training(job: Job) -> InThread:
     """Ray Train with the workers of a job; what breaks it also stands in the run's error.log."""
 
     def fit() -> None:
         try:
-            _fit(job, max_restarts)
+            _fit(job)
         except BaseException as error:
-            log = Path(job.run_dir) / "error.log"
-            log.write_text("".join(traceback.format_exception(error)))
+            write_error(Path(job.run_dir), error)
             raise
 
     return InThread(fit, "ray-train")
 
 
-def _fit(job: Any, max_restarts: int) -> None:
+def _fit(job: Job) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -127,9 +92,9 @@ def _fit(job: Any, max_restarts: int) -> None:
                 placement_strategy="PACK" if cuda else "SPREAD",
             ),
             run_config=RunConfig(
-                name=job.attempt_id,
+                name=job.attempt.attempt_id,
                 storage_path=storage,
-                failure_config=FailureConfig(max_failures=max_restarts),
+                failure_config=FailureConfig(max_failures=job.config.cluster.max_restarts),
             ),
         ).fit()
 
@@ -142,7 +107,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     from gpt2dist.train.worker import train_rank
 
     job, control = arguments["job"], Control()
-    if any(control.gather(run_folder.read_outcome(Path(job.run_dir)) is not None)):
+    if any(control.gather(read_outcome(Path(job.run_dir)) is not None)):
         return  # a rank has said why this run cannot go on; another try would say it again
     if not folders_are_shared(job, control):
         return
@@ -153,3 +118,43 @@ def _worker(arguments: dict[str, Any]) -> None:
     except (BadInput, RunFailure):
         if ray.train.get_context().get_world_size() > 1:
             raise  # other ranks may wait for this one; Ray has to end them
+
+
+def folders_are_shared(job: Job, control: Control) -> bool:
+    """Whether all machines see the run's folders; collective, before the first step.
+
+    When False, the run's outcome names the machines that do not see a folder.
+    """
+    if control.world == 1:
+        return True
+    run_dir, dataset_dir = Path(job.run_dir), Path(job.dataset_dir)
+    sign = run_dir / f".shared-{job.attempt.attempt_id}"
+    control.from_root(sign.touch)
+    host = socket.gethostname()
+    seen = control.gather((host, _appears(sign), (dataset_dir / MANIFEST).exists()))
+    blind = ", ".join(sorted({host for host, sees, _ in seen if not sees}))
+    lacking = ", ".join(sorted({host for host, _, has in seen if not has}))
+    if control.rank == 0:
+        sign.unlink()
+    trouble = None
+    if blind:
+        trouble = f"paths.runs: {run_dir} is not the same folder on {blind}"
+    elif lacking:
+        trouble = f"paths.data: there is no prepared data at {dataset_dir} on {lacking}"
+    if trouble is not None and control.rank == 0:
+        advice = (
+            "on several machines, put paths.runs and paths.data on a disk that all of them share"
+        )
+        write_outcome(
+            run_dir, kind="failed", reason=f"{trouble}; {advice}", exit_code=BadInput.exit_code
+        )
+    return trouble is None
+
+
+def _appears(path: Path) -> bool:
+    deadline = time.monotonic() + VISIBLE_WITHIN_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

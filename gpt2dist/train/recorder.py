@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpt2dist.config.schema import Config
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import peak_tflops
-from gpt2dist.plan.placement import Placement
+from gpt2dist.run_files import EVENTS_FILE, LEDGER_FILE, ROWS_FILE, STOP_FILE, write_outcome
 from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import Ledger
 from gpt2dist.track.rows import RowWriter
-from gpt2dist.train import run_folder
-from gpt2dist.train.core.checkpoint import TrainState
-from gpt2dist.train.core.loop import INTERRUPTED, OUT_OF_BUDGET, RUNNING
+from gpt2dist.track.versions import versions
+from gpt2dist.train.core.loop import INTERRUPTED, OUT_OF_BUDGET, RUNNING, Ending, TrainState
+from gpt2dist.train.job import Job
 
 
 class SilentRecorder:
@@ -31,59 +31,74 @@ class SilentRecorder:
 
     def note(self, text: str) -> None: ...
 
+    def vouch(self, state: TrainState) -> TrainState:
+        """The state as a checkpoint may claim it: with its costs, its rows on the disk."""
+        return state
 
-class RunRecorder:
+    def finish(self, ending: Ending) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class RunRecorder(SilentRecorder):
     """Writes `metrics.jsonl`, `ledger.json` and `events.jsonl`, which the driver follows."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        config: Config,
-        placement: Placement,
-        ledger: Ledger,
-        rows: RowWriter,
-        attempt_id: str,
-        step: int,
-    ) -> None:
-        self.run_dir, self.config, self.placement = run_dir, config, placement
-        self.ledger, self.rows = ledger, rows
-        self._guard = BudgetGuard(config.budget, ledger)
-        self._flops_per_token = flops_per_token(config.model)
+    def __init__(self, job: Job, machines: int, resume_step: int | None) -> None:
+        self._run_dir, self._config = Path(job.run_dir), job.config
+        attempt, placement = replace(job.attempt, machines=machines), job.placement
+        self._ledger = Ledger.open(self._run_dir / LEDGER_FILE, attempt)
+        self._rows = RowWriter(self._run_dir / ROWS_FILE, resume_step)
+        self._guard = BudgetGuard(job.config.budget, self._ledger)
+        self._flops_per_token = flops_per_token(job.config.model)
         # Workers on a GPU let fp32 matmuls run as TF32.
         tf32 = placement.device == "cuda" and placement.precision == "fp32"
         peak = peak_tflops(placement.device_name, "tf32" if tf32 else placement.precision)
         self._peak_flops = peak * 1e12 * placement.workers if peak else None
-        self._event(opened=attempt_id, step=step)
+        self._event(opened=attempt.attempt_id, step=resume_step or 0)
 
     def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]:
-        self.ledger.heartbeat()
-        if (self.run_dir / run_folder.STOP_FILE).exists():
-            return INTERRUPTED, (self.run_dir / run_folder.STOP_FILE).read_text()
-        over = self._guard.reason(state.tokens, self.config.train.batch_tokens, next_seconds)
+        self._ledger.heartbeat()
+        if (self._run_dir / STOP_FILE).exists():
+            return INTERRUPTED, (self._run_dir / STOP_FILE).read_text()
+        over = self._guard.reason(state.tokens, self._config.train.batch_tokens, next_seconds)
         return (OUT_OF_BUDGET, over) if over else (RUNNING, "")
 
     def row(self, row: dict[str, Any]) -> None:
-        self.ledger.heartbeat()
-        spent = self.ledger.spent_at(self.ledger.now())
-        rate = row["tokens_per_s"]
-        mfu = rate * self._flops_per_token / self._peak_flops if self._peak_flops else None
+        self._ledger.heartbeat()
+        spent = self._ledger.spent_at(self._ledger.now())
+        flops = row["tokens_per_s"] * self._flops_per_token
         full = {
             **row,
-            "mfu": mfu,
+            "mfu": flops / self._peak_flops if self._peak_flops else None,
             "gpu_peak_gib": _gpu_peak_gib(),
             "host_gib": _host_gib(),
             "seconds": spent.seconds,
             "usd": spent.usd,
             "time": time.time(),
         }
-        self.rows.append(full)
+        self._rows.append(full)
 
     def note(self, text: str) -> None:
         self._event(note=text)
 
+    def vouch(self, state: TrainState) -> TrainState:
+        self._rows.sync()
+        self._ledger.heartbeat(force=True)
+        installed = {name: version or "not installed" for name, version in versions().items()}
+        return replace(
+            state, seconds=self._ledger.seconds, usd=self._ledger.usd, versions=installed
+        )
+
+    def finish(self, ending: Ending) -> None:
+        self._ledger.heartbeat(force=True)
+        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason)
+
+    def close(self) -> None:
+        self._rows.close()
+
     def _event(self, **event: Any) -> None:
         line = json.dumps({"time": time.time(), **event})
-        with (self.run_dir / run_folder.EVENTS_FILE).open("a") as file:
+        with (self._run_dir / EVENTS_FILE).open("a") as file:
             file.write(line + "\n")
 
 

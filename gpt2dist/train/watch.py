@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from gpt2dist.track.console import Progress
-from gpt2dist.track.rows import ROWS_FILE
-from gpt2dist.train.run_folder import EVENTS_FILE
-
-
-class Tail:
-    """New whole lines of a JSONL file that may be replaced while it is read."""
-
-    def __init__(self, path: Path, from_end: bool = False) -> None:
-        self._path, self._inode, self._offset = path, -1, 0
-        if from_end and path.exists():
-            status = path.stat()
-            self._inode, self._offset = status.st_ino, status.st_size
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            status = self._path.stat()
-            if status.st_ino != self._inode or status.st_size < self._offset:
-                self._inode, self._offset = status.st_ino, 0
-            file.seek(self._offset)
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+from gpt2dist.run_files import EVENTS_FILE, ROWS_FILE, Tail
+from gpt2dist.track.progress import Progress
 
 
 class Watcher:

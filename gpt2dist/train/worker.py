@@ -10,58 +10,33 @@ import socket
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from gpt2dist.config.load import from_tree, identity
+from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
-from gpt2dist.data.serve.stream import StreamPlan, memmap_batches, ray_batches
+from gpt2dist.data.serve.stream import memmap_batches, ray_batches
 from gpt2dist.data.serve.validation import validation_batches
+from gpt2dist.data.serve.windows import StreamPlan, Windows
 from gpt2dist.data.shards import Dataset, load_dataset_folder
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.disk import locked, remove_partials
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.evaluate.sampling import generate
+from gpt2dist.evaluate.sampling import Sampling, generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
 from gpt2dist.plan.placement import Placement
-from gpt2dist.track.ledger import LEDGER_FILE, Ledger
-from gpt2dist.track.rows import ROWS_FILE, RowWriter
-from gpt2dist.track.versions import versions
-from gpt2dist.train import run_folder
+from gpt2dist.run_files import CHECKPOINTS, RANK_LOCK, SAMPLES_FILE, write_outcome
 from gpt2dist.train.core import checkpoint
-from gpt2dist.train.core.checkpoint import Checkpoint, TrainState
-from gpt2dist.train.core.control import Control
+from gpt2dist.train.core.checkpoint import Checkpoint
+from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import Engine
-from gpt2dist.train.core.loop import Diverged, Duties, Ending, run_loop
+from gpt2dist.train.core.loop import Diverged, Ending, Surroundings, TrainState, run_loop
+from gpt2dist.train.job import Job
 from gpt2dist.train.recorder import RunRecorder, SilentRecorder
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the driver tells every rank; plain data, so that it travels."""
-
-    config_tree: dict[str, Any]
-    placement: Placement
-    run_dir: str
-    dataset_dir: str
-    attempt_id: str
-    started_at: float
-    "Unix time from which this attempt pays: the command's start, or its rented machine's."
-    usd_per_hour: float
-    price_source: str
-    use_ray: bool
-    predicted: dict[str, Any] = field(default_factory=dict)
-    "By the planner, before the run began."
-    val_tokens_per_byte: float | None = None
-    "Of the dataset, so that losses compare across tokenizers where the dataset is not at hand."
-
-    @property
-    def config(self) -> Config:
-        return from_tree(self.config_tree, "the driver")
 
 
 def train_rank(job: Job, local_rank: int = 0) -> Ending:
@@ -72,7 +47,9 @@ def train_rank(job: Job, local_rank: int = 0) -> Ending:
     try:
         return _train_rank(job, local_rank)
     except (BadInput, RunFailure) as error:
-        _record_failure(Path(job.run_dir), error)
+        # Any other exception is the machine's fault: Ray may try again.
+        kind = "diverged" if isinstance(error, Diverged) else "failed"
+        write_outcome(Path(job.run_dir), kind=kind, reason=str(error), exit_code=error.exit_code)
         raise
 
 
@@ -84,9 +61,10 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
     with ExitStack() as stack:
         if control.rank == 0:
             # A killed driver's workers may live for a few seconds more.
-            stack.enter_context(run_folder.locked(run_dir / ".rank0.lock", wait_seconds=60))
+            stack.enter_context(locked(run_dir / RANK_LOCK, wait_seconds=60))
         dataset = load_dataset_folder(Path(job.dataset_dir))
-        recorder, resumed = _open_records(job, config, placement, control, stack)
+        recorder, resumed = _open_records(job, control)
+        stack.callback(recorder.close)
         try:
             start_step = resumed.state.step if resumed else 0
             plan = StreamPlan(
@@ -103,19 +81,15 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
             batches = started(ray_batches(plan)) if job.use_ray else memmap_batches(plan)
             stack.callback(batches.close)
             engine, state = _build(config, placement, resumed)
-            duties = _duties(config, placement, control, engine, dataset, run_dir, recorder)
-            ending = run_loop(
-                engine, batches, state, config, placement.precision, control, recorder, duties
-            )
+            around = _surroundings(job, control, engine, dataset, recorder)
+            ending = run_loop(engine, batches, state, config, around)
         except torch.cuda.OutOfMemoryError:
             micro = placement.micro_batch
             raise RunFailure(
                 f"the GPU ran out of memory with cluster.micro_batch={micro}; try "
                 f"cluster.micro_batch={max(1, micro // 2)} or cluster.recompute=true"
             ) from None
-        if isinstance(recorder, RunRecorder):
-            recorder.ledger.heartbeat(force=True)
-            run_folder.write_outcome(run_dir, kind=ending.kind, reason=ending.reason)
+        recorder.finish(ending)
     return ending
 
 
@@ -127,22 +101,16 @@ def _set_up_process(placement: Placement) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def _open_records(
-    job: Job,
-    config: Config,
-    placement: Placement,
-    control: Control,
-    stack: ExitStack,
-) -> tuple[RunRecorder | SilentRecorder, Checkpoint | None]:
+def _open_records(job: Job, control: Control) -> tuple[SilentRecorder, Checkpoint | None]:
     """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
     run_dir = Path(job.run_dir)
     machines = len(set(control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())))
     notes: list[str] = []
 
     def find() -> Path | None:
-        checkpoint.sweep_partial(run_dir)
+        remove_partials(run_dir / CHECKPOINTS)
         found = checkpoint.newest_valid(run_dir, notes.append)
-        if found is not None and found.state.identity != identity(config):
+        if found is not None and found.state.identity != identity(job.config):
             raise BadInput(f"{found.path} belongs to another run; use another --name or --fresh")
         return found.path if found else None
 
@@ -150,22 +118,11 @@ def _open_records(
     resumed = checkpoint.load(path, full_check=False) if path else None
     if control.rank != 0:
         return SilentRecorder(), resumed
-    ledger = Ledger.open(
-        run_dir / LEDGER_FILE,
-        attempt_id=job.attempt_id,
-        started_at=job.started_at,
-        machines=machines,
-        usd_per_hour=job.usd_per_hour,
-        price_source=job.price_source,
-    )
-    rows = RowWriter(run_dir / ROWS_FILE, resumed.state.step if resumed else None)
-    stack.callback(rows.close)
-    step = resumed.state.step if resumed else 0
-    recorder = RunRecorder(run_dir, config, placement, ledger, rows, job.attempt_id, step)
+    recorder = RunRecorder(job, machines, resumed.state.step if resumed else None)
+    if resumed is not None:
+        notes.append(f"continuing from {resumed.path.name} ({resumed.state.tokens:,} tokens)")
     for note in notes:
         recorder.note(note)
-    if resumed is not None:
-        recorder.note(f"continuing from {resumed.path.name} ({resumed.state.tokens:,} tokens)")
     return recorder, resumed
 
 
@@ -196,23 +153,18 @@ def _build(
     return engine, state
 
 
-def _duties(
-    config: Config,
-    placement: Placement,
-    control: Control,
-    engine: Engine,
-    dataset: Dataset,
-    run_dir: Path,
-    recorder: RunRecorder | SilentRecorder,
-) -> Duties:
+def _surroundings(
+    job: Job, control: Control, engine: Engine, dataset: Dataset, recorder: SilentRecorder
+) -> Surroundings:
+    config, run_dir = job.config, Path(job.run_dir)
+    windows = Windows(dataset, "val", config.model.context)
+
     def evaluate() -> float:
         batches = validation_batches(
-            dataset,
-            config.model.context,
-            placement.micro_batch,
+            windows,
+            job.placement.micro_batch,
             config.eval.tokens,
-            control.rank,
-            control.world,
+            (control.rank, control.world),
         )
         with engine.autocast():
             loss, _ = validation_loss(
@@ -226,26 +178,17 @@ def _duties(
     def sample(step: int) -> None:
         text = _sample_text(config, engine)
         if control.rank == 0:
-            with (run_dir / run_folder.SAMPLES_FILE).open("a") as file:
+            with (run_dir / SAMPLES_FILE).open("a") as file:
                 file.write(f"--- step {step:,}\n{text}\n\n")
 
     def save(state: TrainState) -> None:
-        if isinstance(recorder, RunRecorder):
-            recorder.rows.sync()
-            recorder.ledger.heartbeat(force=True)
-            state = replace(
-                state,
-                seconds=recorder.ledger.seconds,
-                usd=recorder.ledger.usd,
-                versions={k: v or "not installed" for k, v in versions().items()},
-            )
-        state = replace(state, loss_scale=engine.loss_scale)
+        state = replace(recorder.vouch(state), loss_scale=engine.loss_scale)
         checkpoint.save(run_dir, engine, state, control.gather)
         if control.rank == 0:
             kept = config.checkpoint
             checkpoint.prune(run_dir, kept.keep_last, kept.keep_best, at_step=state.step)
 
-    return Duties(evaluate=evaluate, sample=sample, save=save)
+    return Surroundings(control, recorder, evaluate=evaluate, sample=sample, save=save)
 
 
 def _sample_text(config: Config, engine: Engine) -> str:
@@ -259,20 +202,16 @@ def _sample_text(config: Config, engine: Engine) -> str:
         steps = generate(
             engine.module,
             ids[-(config.model.context - count) :],
-            max_new_tokens=count,
-            temperature=0.8,
-            top_k=50,
-            seed=config.train.seed,
+            Sampling(count, temperature=0.8, top_k=50, seed=config.train.seed),
         )
         new_ids = [step[0] for step in steps]
     return prompt + tokenizer.decode(new_ids)
 
 
-def _record_failure(run_dir: Path, error: Exception) -> None:
-    kind = "diverged" if isinstance(error, Diverged) else "failed"
-    code = getattr(error, "exit_code", None)
-    if code is not None:  # any other exception is the machine's fault: Ray may try again
-        run_folder.write_outcome(run_dir, kind=kind, reason=str(error), exit_code=code)
+def train_alone(job: Job) -> None:
+    """The one rank of a run in this process."""
+    with single_process_group(job.placement.device):
+        train_rank(job)
 
 
 def started(batches: Generator[torch.Tensor, None, None]) -> Generator[torch.Tensor, None, None]:

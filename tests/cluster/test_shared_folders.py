@@ -15,13 +15,16 @@ RANK = """
 import json, socket, sys
 import torch.distributed as dist
 from gpt2dist.train.core.control import Control
-from gpt2dist.train.shared_folders import folders_are_shared
-from gpt2dist.train.worker import Job
+from gpt2dist.config.load import resolve
+from gpt2dist.track.ledger import Attempt
+from gpt2dist.train.job import Job
+from gpt2dist.train.ray_run import folders_are_shared
 
 rank, store, run_dir, dataset_dir = sys.argv[1:]
 socket.gethostname = lambda: f"host-{rank}"
 dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=int(rank), world_size=2)
-job = Job({}, None, run_dir, dataset_dir, "attempt", 0.0, 0.0, "own machine", True)
+attempt = Attempt.starting("attempt", 0.0, (0.0, "own machine"))
+job = Job(resolve("debug"), None, run_dir, dataset_dir, attempt, True)
 print(json.dumps(folders_are_shared(job, Control())))
 dist.destroy_process_group()
 """

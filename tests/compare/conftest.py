@@ -12,7 +12,7 @@ import pytest
 from gpt2dist.config.load import dump, resolve
 from gpt2dist.track.ledger import Account, Attempt
 from gpt2dist.track.rows import RowWriter
-from gpt2dist.track.summary import summarize, write_summary
+from gpt2dist.track.summary import RunEnd, summarize, write_summary
 
 START = 1.7e9
 
@@ -69,12 +69,7 @@ def write_run(
             config,
             rows,
             Account([attempt]),
-            run=folder.name,
-            ended=ended,
-            reason="",
-            device=device,
-            workers=workers,
-            precision="bf16",
+            RunEnd(folder.name, ended, "", device, workers, "bf16"),
         )
         record |= {"predicted": predicted, "prediction_error": None}
         write_summary(folder, {**record, "val_tokens_per_byte": val_tokens_per_byte})

@@ -10,10 +10,9 @@ from gpt2dist.data.shards import (
     load_dataset_folder,
     require,
     verify,
-    write_file,
     write_manifest,
 )
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput
 
 
 def edit_manifest(folder, **changes):
@@ -107,10 +106,3 @@ def test_a_source_that_is_the_folder_only_has_to_agree_on_the_tokenizer(folder):
     require(dataset, DataConfig(source=str(folder), tokenizer="bytes", val_fraction=0.9))
     with pytest.raises(BadInput, match=r"data\.tokenizer=gpt2"):
         require(dataset, DataConfig(source=str(folder), tokenizer="gpt2"))
-
-
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(RunFailure, match="taken could not be written"):
-        write_file(tmp_path / "taken", b"content")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

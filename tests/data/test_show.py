@@ -4,7 +4,7 @@ import json
 
 from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare.pipeline import prepare
-from gpt2dist.data.show import describe
+from gpt2dist.data.show import describe_dataset
 
 
 def test_the_description_tells_what_the_folder_holds(tmp_path):
@@ -13,7 +13,7 @@ def test_the_description_tells_what_the_folder_holds(tmp_path):
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     data = DataConfig(source=str(path), tokenizer="bytes", val_fraction=0.1)
     dataset = prepare(data, tmp_path / "out", local=True)
-    text = describe(dataset, batch_tokens=1024)
+    text = describe_dataset(dataset, batch_tokens=1024)
     train = dataset.totals["train"]
     (row,) = [line.split() for line in text.splitlines() if line.startswith("train")]
     assert row == ["train", f"{train.documents:,}", f"{train.tokens:,}", "1.00", "1"]

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2dist.data.tiktoken_cache import cache_environment
-from gpt2dist.data.tokenizer import _pieces, load_tokenizer
+from gpt2dist.data.tokenizer import load_tokenizer, pieces, tokenizer_environment
 from gpt2dist.errors import BadInput
 
 TEXTS = [
@@ -65,9 +64,9 @@ def test_cutting_a_long_text_does_not_change_its_tokens():
     text = "".join(TEXTS) + Path(json.__file__).read_text() + "\x1c \u2003 end of 東 京\n\n\n  x"
     whole = tokenizer.encode(text)
     for characters in (1, 2, 7, 50, 1000):
-        pieces = list(_pieces(text, characters))
-        assert "".join(pieces) == text
-        assert [token for piece in pieces for token in tokenizer.encode(piece)] == whole
+        cut = list(pieces(text, characters))
+        assert "".join(cut) == text
+        assert [token for piece in cut for token in tokenizer.encode(piece)] == whole
 
 
 def test_an_unknown_name_is_refused():
@@ -77,7 +76,7 @@ def test_an_unknown_name_is_refused():
 
 def test_the_cache_holds_both_files_under_the_names_that_tiktoken_looks_for(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
-    assert cache_environment() == {"TIKTOKEN_CACHE_DIR": str(tmp_path / "cache")}
+    assert tokenizer_environment("gpt2") == {"TIKTOKEN_CACHE_DIR": str(tmp_path / "cache")}
     from tiktoken_ext import openai_public
 
     source = Path(openai_public.__file__).read_text()
@@ -88,11 +87,11 @@ def test_the_cache_holds_both_files_under_the_names_that_tiktoken_looks_for(tmp_
 
 def test_a_damaged_cache_is_repaired(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    cache_environment()
+    tokenizer_environment("gpt2")
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    cache_environment()
+    tokenizer_environment("gpt2")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
 
 

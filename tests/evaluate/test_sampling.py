@@ -8,7 +8,7 @@ from transformers import GPT2LMHeadModel
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.errors import BadInput
-from gpt2dist.evaluate.sampling import generate, token_probabilities
+from gpt2dist.evaluate.sampling import Sampling, generate, token_probabilities
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.hf import export_hf
 
@@ -26,8 +26,8 @@ def model():
     return model
 
 
-def drawn(*args, **choices):
-    return list(generate(*args, **choices))
+def drawn(model, prompt_ids, **choices):
+    return list(generate(model, prompt_ids, Sampling(**choices)))
 
 
 def test_greedy_equals_hugging_face(model, tmp_path):
@@ -133,7 +133,7 @@ def test_streaming_stops_when_every_sample_has_stopped(model):
 
 def test_the_models_mode_returns_even_when_the_reader_leaves(model):
     model.train()
-    stream = generate(model, PROMPTS, max_new_tokens=5)
+    stream = generate(model, PROMPTS, Sampling(5))
     next(stream)
     stream.close()
     assert model.training
@@ -157,4 +157,4 @@ def test_the_models_mode_returns_even_when_the_reader_leaves(model):
 )
 def test_what_cannot_be_sampled_is_refused_at_the_call(model, prompt, choices, message):
     with pytest.raises(BadInput, match=message):
-        generate(model, prompt, **{"max_new_tokens": 3, **choices})
+        generate(model, prompt, Sampling(**{"max_new_tokens": 3, **choices}))

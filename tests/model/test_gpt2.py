@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.model.gpt2 import GPT2, Cache
-from gpt2dist.model.hf import _from_hf
+from gpt2dist.model.hf import from_hf_names
 from gpt2dist.plan.arithmetic import parameters
 
 TINY = ModelConfig(layers=2, heads=4, width=64, context=32, vocab=257)
@@ -55,7 +55,7 @@ def test_logits_loss_and_every_gradient_match_hugging_face(config):
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     ours = GPT2(config)
-    ours.load_state_dict(_from_hf(theirs.state_dict()))
+    ours.load_state_dict(from_hf_names(theirs.state_dict()))
     windows_BT = tokens_for(config)
     inputs_BT, targets_BT = windows_BT[:, :-1], windows_BT[:, 1:].clone()
     targets_BT[0, :5] = -100
@@ -68,7 +68,7 @@ def test_logits_loss_and_every_gradient_match_hugging_face(config):
 
     torch.testing.assert_close(ours(inputs_BT), logits_BTV, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss, expected, atol=0, rtol=1e-6)
-    gradients = _from_hf({n: p.grad for n, p in theirs.named_parameters()})
+    gradients = from_hf_names({n: p.grad for n, p in theirs.named_parameters()})
     assert gradients.keys() == dict(ours.named_parameters()).keys()
     for name, parameter in ours.named_parameters():
         error = (parameter.grad - gradients[name]).norm() / gradients[name].norm()

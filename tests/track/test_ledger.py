@@ -9,8 +9,9 @@ from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.track.ledger import (
     HEARTBEAT_SECONDS,
     Account,
+    Attempt,
     Ledger,
-    billed_since,
+    paid_since,
     price_usd_per_hour,
 )
 
@@ -28,15 +29,8 @@ class Clock:
 
 
 def open_ledger(path, clock, attempt="a", *, machines=2, usd_per_hour=1.8, source="config"):
-    return Ledger.open(
-        path,
-        attempt_id=attempt,
-        started_at=clock(),
-        machines=machines,
-        usd_per_hour=usd_per_hour,
-        price_source=source,
-        clock=clock,
-    )
+    fresh = Attempt.starting(attempt, clock(), (usd_per_hour, source), machines)
+    return Ledger.open(path, fresh, clock=clock)
 
 
 @pytest.fixture
@@ -158,6 +152,12 @@ def test_a_field_of_the_wrong_type_is_damage(path):
         (ClusterConfig(watts=500), {"GPT2DIST_USD_PER_HOUR": "0.5"}, (0.5, "environment")),
         (ClusterConfig(watts=500, usd_per_kwh=0.3), {}, (0.15, "power")),
         (ClusterConfig(watts=500), {}, (0.0, "own machine")),
+        (ClusterConfig(purchase_usd=3000, lifetime_hours=20_000), {}, (0.15, "purchase")),
+        (
+            ClusterConfig(watts=500, usd_per_kwh=0.5, purchase_usd=3000, lifetime_hours=12_000),
+            {},
+            (0.5, "power and purchase"),
+        ),
         (ClusterConfig(), {"GPT2DIST_USD_PER_HOUR": " "}, (0.0, "own machine")),
     ],
 )
@@ -172,22 +172,22 @@ def test_a_price_that_is_none_is_refused(text):
 
 
 def test_a_rented_machine_is_paid_for_since_it_is_billed_but_never_twice(path):
-    assert billed_since(START, {}, path) == START
+    assert paid_since(START, {}, path) == START
     since = {"GPT2DIST_BILLED_SINCE": f"{START - 900:.0f}"}
-    assert billed_since(START, since, path) == START - 900
+    assert paid_since(START, since, path) == START - 900
     clock = Clock(START - 600)
     ledger = open_ledger(path, clock, source="environment")
     clock.at = START - 120
     ledger.heartbeat(force=True)
-    assert billed_since(START, since, path) == START - 120, "up to there the run has paid already"
+    assert paid_since(START, since, path) == START - 120, "up to there the run has paid already"
     # The same run, up to then on a machine of one's own: it paid nothing of the rented one.
     own = {"price_source": "config", "host": "desk"}
     at_home = json.loads(path.read_text())
     at_home["attempts"][0].update(own)
     elsewhere = path.with_name("elsewhere.json")
     elsewhere.write_text(json.dumps(at_home))
-    assert billed_since(START, since, elsewhere) == START - 900
+    assert paid_since(START, since, elsewhere) == START - 900
     late = {"GPT2DIST_BILLED_SINCE": f"{START + 50:.0f}"}
-    assert billed_since(START, late, path) == START
+    assert paid_since(START, late, path) == START
     with pytest.raises(BadInput, match="GPT2DIST_BILLED_SINCE='noon'"):
-        billed_since(START, {"GPT2DIST_BILLED_SINCE": "noon"}, path)
+        paid_since(START, {"GPT2DIST_BILLED_SINCE": "noon"}, path)

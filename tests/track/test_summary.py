@@ -9,7 +9,7 @@ import pytest
 from gpt2dist.config.load import identity, resolve
 from gpt2dist.errors import BadInput
 from gpt2dist.track.ledger import Account, Attempt
-from gpt2dist.track.summary import read_summary, summarize, write_summary
+from gpt2dist.track.summary import RunEnd, read_summary, summarize, write_summary
 
 
 def summary_of(rows, account=None):
@@ -18,12 +18,7 @@ def summary_of(rows, account=None):
         resolve("debug"),
         rows,
         account,
-        run="debug-1",
-        ended="finished",
-        reason="all steps done",
-        device="cpu",
-        workers=2,
-        precision="fp32",
+        RunEnd("debug-1", "finished", "all steps done", "cpu", 2, "fp32"),
     )
 
 
@@ -88,7 +83,7 @@ def test_a_run_without_an_end_is_named(tmp_path):
 
 
 def test_recording_costs_no_heavy_import():
-    modules = "rows, ledger, budget, console, summary, curve, mlflow_log, mlflow_uri"
+    modules = "rows, ledger, budget, progress, summary, curve, mlflow_log, mlflow_uri"
     code = (
         f"from gpt2dist.track import {modules}\n"
         "from gpt2dist.track.versions import versions\n"

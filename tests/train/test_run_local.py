@@ -79,7 +79,7 @@ def test_a_run_leaves_what_the_docs_promise(undisturbed):
     samples = (undisturbed / "samples.txt").read_text()
     assert samples.count("--- step") == 2
     assert "--- step 120\nthe " in samples
-    assert not list((undisturbed / "checkpoints").glob(".partial-*"))
+    assert not list((undisturbed / "checkpoints").glob(".*partial*"))
 
 
 def test_rows_hold_every_documented_field_and_nothing_else(undisturbed):

@@ -17,13 +17,11 @@ from gpt2dist.compare.read.run_record import OWN_MACHINE, Run, make_run, summary
 from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
-from gpt2dist.track.ledger import LEDGER_FILE, Attempt, read_attempts
-from gpt2dist.track.rows import ROWS_FILE, parse_rows
-from gpt2dist.track.summary import SUMMARY_FILE, read_summary
+from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
+from gpt2dist.track.ledger import Attempt, read_attempts
+from gpt2dist.track.rows import parse_rows
+from gpt2dist.track.summary import read_summary
 
-CONFIG_FILE = "config.yaml"
-SWEEPS = "sweeps"
-"Folder below the runs that holds a folder of trials per sweep."
 SET_ASIDE = ".old-"
 "In the name of a folder that `train --fresh` moved away."
 SECTIONS = (*IDENTITY_SECTIONS, "recipe", "eval", "paths")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison, frontier_of, interval_places, series_of
 from gpt2dist.compare.read.run_record import AXES, Axis, Run
 from gpt2dist.compare.show.picture import DARK, LIGHT, ROUND_HOURS
+from gpt2dist.compare.stats.comparison import Comparison, frontier_of, interval_places, series_of
 
 CURVE_POINTS, CURVE_POINTS_OF_MANY = 120, 24
 "Of one learning curve; the second where there are more than MANY_RUNS."

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.compare.comparison import Comparison, interval_places, series_of
 from gpt2dist.compare.read.run_record import AXIS_TITLES, Axis, spent_text
+from gpt2dist.compare.stats.comparison import Comparison, interval_places, series_of
 from gpt2dist.disk import write_atomically
 
 LIGHT = ("#2f6fb5", "#d0660a", "#23855a", "#8352b5", "#c2375a", "#0f8494", "#85740d", "#5f6b7a")

@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpt2dist.compare.comparison import BITS, Comparison
 from gpt2dist.compare.read.run_record import AXES, AXIS_TITLES, UNKNOWN, Axis, Run, spent_text
+from gpt2dist.compare.stats.comparison import BITS, Comparison
 from gpt2dist.human import human_count, human_duration, usd
 
 WHOLE_RUN = ("usd", "hours", "val_loss")

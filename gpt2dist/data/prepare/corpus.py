@@ -1,25 +1,43 @@
-"""Sources of text: what a `data.source` stands for, cut into units, and each unit's documents."""
+"""What a `data.source` stands for, cut into units, and the documents of each unit.
+
+One reader per kind of file, each error naming file and place.
+"""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import itertools
+import json
+import sys
+import tokenize
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO, Any
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.data.prepare import hub, readers
-from gpt2dist.data.prepare.files import SourceFile, find_files, open_bytes, standard_library
-from gpt2dist.data.prepare.units import Unit, limited, packed, ranges, unit_bytes
+from gpt2dist.data.prepare import hub
+from gpt2dist.data.prepare.files import (
+    RecordText,
+    SourceFile,
+    Unit,
+    find_files,
+    first_line,
+    missing_field,
+    open_bytes,
+    packed,
+    ranges,
+    standard_library,
+    text_of,
+    unit_bytes,
+)
+from gpt2dist.data.tokenizer import END_OF_TEXT
 from gpt2dist.errors import BadInput
 
-_READ: dict[str, Callable[[Unit, str], Iterator[readers.Record]]] = {
-    "python": readers.read_python,
-    "text": readers.read_text,
-    "jsonl": readers.read_jsonl,
-    "csv": readers.read_csv,
-    "parquet": readers.read_parquet,
-    "hub": hub.read_hub,
-    "disk": hub.read_disk,
-}
+_CHUNK_CHARACTERS = 1 << 20
 
 
 def plan_units(data: DataConfig) -> list[Unit]:
@@ -32,9 +50,7 @@ def plan_units(data: DataConfig) -> list[Unit]:
         return hub.plan_hub(data.source, data.text_field, data.max_documents)
     files = standard_library() if data.source == "stdlib" else find_files(data.source)
     units = list(_units_of_files(files, data.text_field))
-    if data.max_documents is None:
-        return units
-    return limited(units, data.max_documents, lambda unit, most: _count(unit, data, most))
+    return units if data.max_documents is None else _first(units, data, data.max_documents)
 
 
 def documents(unit: Unit, text_field: str) -> Iterator[str]:
@@ -63,10 +79,10 @@ def _units_of_files(files: list[SourceFile], text_field: str) -> Iterator[Unit]:
 
 def _row_groups(file: SourceFile, text_field: str, target: int) -> Iterator[Unit]:
     with open_bytes(file.place) as raw:
-        table = readers.parquet_file(file.place, raw)
+        table = _parquet_file(file.place, raw)
         names = table.schema_arrow.names
         if text_field not in names:
-            raise readers.missing_field(file.place, text_field, names)
+            raise missing_field(file.place, text_field, names)
         groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
         sizes = [
             sum(
@@ -81,11 +97,157 @@ def _row_groups(file: SourceFile, text_field: str, target: int) -> Iterator[Unit
         yield Unit("parquet", (file.place,), run[0], run[-1] + 1, total)
 
 
-def _count(unit: Unit, data: DataConfig, most: int) -> int:
-    """Records of the unit, counted no further than `most`."""
-    records = _READ[unit.reader](unit, data.text_field)
-    return sum(1 for _ in itertools.islice(records, most))
+def _first(units: list[Unit], data: DataConfig, max_documents: int) -> list[Unit]:
+    """The units that hold the first `max_documents` documents."""
+    kept, left = [], max_documents
+    for unit in units:
+        if not left:
+            break
+        records = _READ[unit.reader](unit, data.text_field)
+        found = sum(1 for _ in itertools.islice(records, left))
+        kept.append(replace(unit, take=found))
+        left -= found
+    return kept
 
 
-def no_text(source: str) -> BadInput:
-    return BadInput(f"data.source={source} holds no text; name another source")
+def read_python(unit: Unit, text_field: str) -> Iterator[RecordText]:
+    """One document per module, decoded as Python does."""
+    for place in unit.places:
+        with tokenize.open(place) as file:
+            yield file.read()
+
+
+def read_text(unit: Unit, text_field: str) -> Iterator[RecordText]:
+    """One document per file, or several where the file separates them by <|endoftext|>."""
+    for place in unit.places:
+        with _decoding(place), io.TextIOWrapper(open_bytes(place), "utf-8-sig") as file:
+            yield from _split_documents(file)
+
+
+def read_jsonl(unit: Unit, text_field: str) -> Iterator[RecordText]:
+    """One document per line that begins inside the unit's bytes."""
+    (place,) = unit.places
+    with _decoding(place), open_bytes(place) as raw:
+        for number, (offset, line) in enumerate(_lines(raw, unit.start, unit.stop), 1):
+            if offset == 0:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                record = first_line(error)
+            if not isinstance(record, dict):
+                where = _line_number(place, unit.start, number)
+                raise BadInput(f"{place}:{where} is not a JSON object ({str(record)[:80]})")
+            if text_field not in record:
+                where = _line_number(place, unit.start, number)
+                raise missing_field(f"{place}:{where}", text_field, record)
+            yield text_of(record[text_field], text_field, place)
+
+
+def read_csv(unit: Unit, text_field: str) -> Iterator[RecordText]:
+    """One document per row; the first row names the columns."""
+    (place,) = unit.places
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with _decoding(place), io.TextIOWrapper(open_bytes(place), "utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or ()
+        if columns and text_field not in columns:
+            raise missing_field(place, text_field, columns)
+        try:
+            for row in rows:
+                yield row[text_field]
+        except csv.Error as error:
+            raise BadInput(f"{place}:{rows.line_num} is not CSV ({error})") from None
+
+
+def read_parquet(unit: Unit, text_field: str) -> Iterator[RecordText]:
+    """One document per row of the unit's row groups; reads the text column only."""
+    (place,) = unit.places
+    with open_bytes(place) as raw:
+        file = _parquet_file(place, raw)
+        if text_field not in file.schema_arrow.names:
+            raise missing_field(place, text_field, file.schema_arrow.names)
+        groups = list(range(unit.start, unit.stop))
+        for batch in file.iter_batches(1024, row_groups=groups, columns=[text_field]):
+            for text in batch.column(0).to_pylist():
+                yield text_of(text, text_field, place)
+
+
+def _parquet_file(place: str, raw: IO[bytes]) -> Any:
+    """The opened pyarrow.parquet.ParquetFile; BadInput where the content is another."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(raw)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BadInput(f"{place} is not a parquet file ({first_line(error)})") from None
+
+
+@contextmanager
+def _decoding(place: str) -> Iterator[None]:
+    import zstandard
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{place} is not UTF-8 text (byte {error.object[error.start]:#04x}); "
+            "convert it, for example with iconv"
+        ) from None
+    except (EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise BadInput(f"{place} is damaged ({first_line(error)})") from None
+    except OSError as error:
+        if error.errno is None:  # gzip.BadGzipFile and pyarrow say no more
+            raise BadInput(f"{place} is damaged ({first_line(error)})") from None
+        raise BadInput(f"{place} cannot be read ({error.strerror})") from None
+
+
+def _split_documents(file: io.TextIOWrapper) -> Iterator[str]:
+    pending: list[str] = []
+    tail = ""  # a separator may be cut in two by the end of a chunk
+    while chunk := file.read(_CHUNK_CHARACTERS):
+        *documents, rest = (tail + chunk).split(END_OF_TEXT)
+        for document in documents:
+            yield "".join([*pending, document])
+            pending.clear()
+        keep = len(END_OF_TEXT) - 1
+        pending.append(rest[:-keep])
+        tail = rest[-keep:]
+    yield "".join([*pending, tail])
+
+
+def _lines(raw: IO[bytes], start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Offset and content of each line that begins in [start, stop); all of them if stop is 0."""
+    # The files of pyarrow and zstandard have no readline of their own.
+    buffered = raw if hasattr(raw, "peek") else io.BufferedReader(raw, 1 << 20)  # type: ignore
+    offset = start
+    if start:
+        buffered.seek(start - 1)
+        offset += len(buffered.readline()) - 1
+    for line in buffered:
+        if stop and offset >= stop:
+            return
+        yield offset, line
+        offset += len(line)
+
+
+def _line_number(place: str, start: int, number: int) -> int:
+    """Line of the file (from 1) of the unit's `number`-th line; read only to word an error."""
+    if not start:
+        return number
+    with open_bytes(place) as raw:
+        return raw.read(start - 1).count(b"\n") + 1 + number
+
+
+_READ: dict[str, Callable[[Unit, str], Iterator[RecordText]]] = {
+    "python": read_python,
+    "text": read_text,
+    "jsonl": read_jsonl,
+    "csv": read_csv,
+    "parquet": read_parquet,
+    "hub": hub.read_hub,
+    "disk": hub.read_disk,
+}

@@ -1,4 +1,4 @@
-"""Finding and opening source files: folders, globs, cloud addresses, gzip and zstandard."""
+"""Source files, found and opened wherever they lie, and the units of work that text is cut into."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import glob
 import gzip
 import os
 import sysconfig
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
-from gpt2dist.data.prepare.units import Reader
 from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow.fs
+
+Reader = Literal["python", "text", "jsonl", "csv", "parquet", "hub", "disk"]
+Item = TypeVar("Item")
+
+_LARGEST_BYTES = 16 << 20
+_SMALLEST_BYTES = 256 << 10
+_FEWEST_UNITS = 8
+RecordText = str | None
+"None where a record has no text, which is no document."
 
 READERS: dict[str, Reader] = {
     ".txt": "text",
@@ -38,6 +47,21 @@ _SKIPPED_FOLDERS = {
     "__pycache__",
 }
 _SKIPPED_PREFIX = "_sysconfigdata"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work: what one task reads, and so what one shard holds."""
+
+    reader: Reader
+    places: tuple[str, ...]
+    "Files in order, or the one dataset; several only for files that are one document each."
+    start: int = 0
+    stop: int = 0
+    "Bytes of a jsonl file, row groups of a parquet file, rows or shard index of a dataset."
+    source_bytes: int = 0
+    take: int | None = None
+    "At most so many documents from its front."
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,49 @@ def open_bytes(place: str) -> IO[bytes]:
 
         return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
     return raw
+
+
+def unit_bytes(total_bytes: int) -> int:
+    """Source bytes per unit: small enough for 8 units where that leaves them worth a task."""
+    return min(_LARGEST_BYTES, max(_SMALLEST_BYTES, total_bytes // _FEWEST_UNITS))
+
+
+def packed(
+    items: Iterable[Item], size: Callable[[Item], int], target_bytes: int
+) -> Iterable[list[Item]]:
+    """Runs of consecutive items, each run closed once it reaches the target."""
+    run: list[Item] = []
+    run_bytes = 0
+    for item in items:
+        run.append(item)
+        run_bytes += size(item)
+        if run_bytes >= target_bytes:
+            yield run
+            run, run_bytes = [], 0
+    if run:
+        yield run
+
+
+def ranges(stop: int, step: int) -> Iterable[tuple[int, int]]:
+    """[0, stop) cut into pieces of `step`."""
+    for start in range(0, stop, step):
+        yield start, min(start + step, stop)
+
+
+def text_of(text: Any, text_field: str, place: str) -> RecordText:
+    """The text of a record; BadInput where it is something else."""
+    if text is None or isinstance(text, str):
+        return text
+    raise BadInput(
+        f"{place}: data.text_field={text_field} holds {type(text).__name__}, not text; "
+        "name another column"
+    )
+
+
+def missing_field(place: str, text_field: str, columns: Iterable[str]) -> BadInput:
+    return BadInput(
+        f"{place} has no column data.text_field={text_field}; it has {', '.join(columns)}"
+    )
 
 
 def _name(place: str) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 
 import gpt2dist
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.data.prepare.corpus import no_text
 from gpt2dist.data.prepare.unit_shards import (
     Finished,
     count_text_bytes,
@@ -30,6 +29,7 @@ from gpt2dist.data.shards import (
     write_manifest,
 )
 from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer
+from gpt2dist.errors import BadInput
 
 NO_RULE = "nothing is held out"
 HASH_RULE = (
@@ -82,6 +82,10 @@ def finish(data: DataConfig, out: str, started: str, units: Sequence[Finished]) 
     write_manifest(dataset)
     shutil.rmtree(Path(out) / UNFINISHED, ignore_errors=True)
     return dataset
+
+
+def no_text(source: str) -> BadInput:
+    return BadInput(f"data.source={source} holds no text; name another source")
 
 
 def now() -> str:

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.data.prepare.files import first_line
-from gpt2dist.data.prepare.readers import Record, missing_field, text_of
-from gpt2dist.data.prepare.units import Unit, ranges, unit_bytes
+from gpt2dist.data.prepare.files import (
+    RecordText,
+    Unit,
+    first_line,
+    missing_field,
+    ranges,
+    text_of,
+    unit_bytes,
+)
 from gpt2dist.errors import BadInput, RunFailure
 
 PREFIX = "hf:"
@@ -48,7 +54,7 @@ def plan_hub(source: str, text_field: str, max_documents: int | None) -> list[Un
     return [Unit("hub", (name,), index, shards, take=quota) for index, quota in enumerate(quotas)]
 
 
-def read_hub(unit: Unit, text_field: str) -> Iterator[Record]:
+def read_hub(unit: Unit, text_field: str) -> Iterator[RecordText]:
     """Texts of one shard, in order."""
     (name,) = unit.places
     shard = _stream(name).shard(num_shards=unit.stop, index=unit.start)
@@ -66,7 +72,7 @@ def read_hub(unit: Unit, text_field: str) -> Iterator[Record]:
         ) from None
 
 
-def read_disk(unit: Unit, text_field: str) -> Iterator[Record]:
+def read_disk(unit: Unit, text_field: str) -> Iterator[RecordText]:
     """Texts of a run of rows."""
     (name,) = unit.places
     column = _on_disk(name).select_columns([text_field])

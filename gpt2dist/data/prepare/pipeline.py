@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.data.prepare.corpus import no_text, plan_units
-from gpt2dist.data.prepare.finish import finish, now
-from gpt2dist.data.prepare.progress import Progress, Report
-from gpt2dist.data.prepare.run_units import run_here, run_on_ray
-from gpt2dist.data.prepare.unit_shards import Job, files_present, read_finished
-from gpt2dist.data.prepare.units import Unit
+from gpt2dist.data.prepare.corpus import plan_units
+from gpt2dist.data.prepare.files import Unit
+from gpt2dist.data.prepare.finish import finish, no_text, now
+from gpt2dist.data.prepare.progress import Report, UnitsDone
+from gpt2dist.data.prepare.unit_shards import (
+    Preparation,
+    files_present,
+    read_finished,
+    run_here,
+    run_on_ray,
+)
 from gpt2dist.data.shards import (
     FORMAT,
-    MANIFEST,
     UNFINISHED,
     Dataset,
     is_dataset_folder,
     load_dataset_folder,
     require,
-    write_file,
 )
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.disk import locked, remove_partials, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.run_files import MANIFEST
 
 _PLAN = "plan.json"
 
@@ -40,7 +43,7 @@ def dataset_dir(folder: str | Path, data: DataConfig) -> Path:
     if is_dataset_folder(data.source):
         return Path(data.source)
     slug = re.sub(r"[^a-z0-9]+", "-", data.source.lower()).strip("-")[-40:].strip("-")
-    digest = hashlib.sha256(json.dumps(_settings(data)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(data)).encode()).hexdigest()[:8]
     return Path(folder) / f"{slug}-{data.tokenizer}-{digest}"
 
 
@@ -48,15 +51,14 @@ def prepare(
     data: DataConfig,
     out: str | Path,
     *,
-    workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[UnitsDone], None] | None = None,
     local: bool = False,
 ) -> Dataset:
     """The dataset of these settings in the folder `out`: loaded, completed or made.
 
-    `workers` limits how many units are tokenised at once; `local` does it in this process
-    without Ray. `progress` is called after each unit. Raises BadInput when the source or the
-    folder is not what it should be, RunFailure when a file cannot be read or written.
+    `local` does it in this process without Ray. `progress` is called after each unit. Raises
+    BadInput when the source or the folder is not what it should be, RunFailure when a file cannot
+    be read or written.
     """
     out = Path(out)
     if is_dataset_folder(data.source) or (out / MANIFEST).is_file():
@@ -68,12 +70,12 @@ def prepare(
     units = plan_units(data)
     if not units:
         raise no_text(data.source)
-    job = Job(str(out.resolve()), data.tokenizer, data.text_field, data.val_fraction)
-    with _only_one(out):
+    job = Preparation(str(out.resolve()), data.tokenizer, data.text_field, data.val_fraction)
+    with locked(out / UNFINISHED / "lock", doing=f"preparing {out}"):
         started = _begin(out, data, units)
         done = {i: found for i in range(len(units)) if (found := read_finished(job.out, i))}
         todo = [i for i in range(len(units)) if i not in done]
-        run = run_here(job, units, todo) if local else run_on_ray(job, units, todo, workers)
+        run = run_here(job, units, todo) if local else run_on_ray(job, units, todo)
         report = Report(units, done, progress or (lambda state: None))
         # Closed on the way out of any error: Ray has to stop before the interpreter does.
         with contextlib.closing(run):
@@ -88,10 +90,6 @@ def prepare(
         return finish(data, str(out), started, [done[i] for i in range(len(units))])
 
 
-def _settings(data: DataConfig) -> dict[str, Any]:
-    return dataclasses.asdict(data)
-
-
 def _refuse_foreign(out: Path) -> None:
     """BadInput where `out` is something that a preparation did not begin."""
     if out.exists() and not out.is_dir():
@@ -100,42 +98,24 @@ def _refuse_foreign(out: Path) -> None:
         raise BadInput(f"{out} is not empty and not a dataset folder; name another folder")
 
 
-@contextlib.contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Holds the folder against a second preparation; the lock ends with the process."""
-    folder = out / UNFINISHED
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "lock", "w")  # noqa: SIM115 - held open for the whole preparation
-    except OSError as error:
-        raise RunFailure(f"{out} cannot be created: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFailure(
-                f"{out} is being prepared by another process; wait for it or name another folder"
-            ) from None
-        yield
-
-
 def _begin(out: Path, data: DataConfig, units: Sequence[Unit]) -> str:
     """Starts or takes up the preparation in `out`; returns when it was started.
 
     Raises BadInput when the one begun there has other settings or other source files.
     """
-    for stray in [*out.glob("*.tmp"), *(out / UNFINISHED).glob("*.tmp")]:
-        stray.unlink(missing_ok=True)
+    for folder in (out, out / UNFINISHED):
+        remove_partials(folder)
     cut = json.dumps([FORMAT, [dataclasses.asdict(unit) for unit in units]])
     units_sha256 = hashlib.sha256(cut.encode()).hexdigest()
     path = out / UNFINISHED / _PLAN
     if not path.is_file():
-        plan = {"started": now(), "settings": _settings(data), "units_sha256": units_sha256}
-        write_file(path, json.dumps(plan).encode())
-        return plan["started"]  # type: ignore[return-value]
+        started, settings = now(), dataclasses.asdict(data)
+        plan = {"started": started, "settings": settings, "units_sha256": units_sha256}
+        write_atomically(path, json.dumps(plan))
+        return started
     plan = json.loads(path.read_text())
     remedy = f"remove {out} to begin again, or name another folder"
-    for key, wanted in _settings(data).items():
+    for key, wanted in dataclasses.asdict(data).items():
         begun = plan["settings"].get(key)
         if begun != wanted:
             raise BadInput(

@@ -1,4 +1,4 @@
-"""How far a preparation is."""
+"""How far a preparation is, and a line that says so."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gpt2dist.data.prepare.files import Unit
 from gpt2dist.data.prepare.unit_shards import Finished
-from gpt2dist.data.prepare.units import Unit
+from gpt2dist.human import human_count, human_duration
+
+LINE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class UnitsDone:
     """State after one more unit; the rate and the time left come from this call's own work."""
 
     units_done: int
@@ -23,11 +26,30 @@ class Progress:
     seconds_left: float
 
 
+def aloud(say: Callable[[str], None]) -> Callable[[UnitsDone], None]:
+    """Says how far it is, at most every two seconds and at the end."""
+    said_at = time.monotonic()
+
+    def report(state: UnitsDone) -> None:
+        nonlocal said_at
+        over = state.units_done == state.units
+        if over or time.monotonic() - said_at >= LINE_SECONDS:
+            said_at = time.monotonic()
+            left = "" if over else f"  {human_duration(state.seconds_left)} left"
+            say(
+                f"prepared {state.units_done:,}/{state.units:,} units  "
+                f"{state.documents:,} documents  {human_count(state.tokens)} tokens  "
+                f"{state.text_megabytes_per_s:.1f} MB/s{left}"
+            )
+
+    return report
+
+
 class Report:
     """Calls back with the state after each finished unit."""
 
     def __init__(
-        self, units: Sequence[Unit], done: Mapping[int, Finished], call: Callable[[Progress], None]
+        self, units: Sequence[Unit], done: Mapping[int, Finished], call: Callable[[UnitsDone], None]
     ) -> None:
         self._units = units
         self._call = call
@@ -41,7 +63,7 @@ class Report:
         left = self._work(range(len(self._units))) - self._work(done)
         text_bytes = _sum(done, "text_bytes")
         self._call(
-            Progress(
+            UnitsDone(
                 units_done=len(done),
                 units=len(self._units),
                 documents=_sum(done, "documents"),

@@ -1,11 +1,13 @@
-"""One unit of a corpus, from text to its finished shard files."""
+"""The units of a corpus, from text to finished shard files: in this process or as Ray tasks."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,18 @@ from typing import Any
 import numpy as np
 
 from gpt2dist.data.prepare.corpus import documents
-from gpt2dist.data.prepare.units import Unit
-from gpt2dist.data.shards import SPLITS, TOKEN, UNFINISHED, Shard, Split, Totals, write_file
-from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer
+from gpt2dist.data.prepare.files import Unit, first_line
+from gpt2dist.data.shards import SPLITS, TOKEN, UNFINISHED, Shard, Split, Totals
+from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer, tokenizer_environment
+from gpt2dist.disk import write_atomically
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.ray_session import quiet_context, ray_session
 
 _BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Job:
+class Preparation:
     """What every unit of one preparation shares."""
 
     out: str
@@ -64,7 +69,7 @@ def train_shard(done: Finished) -> Shard:
     return Shard(name, "train", totals.tokens, totals.documents, piece.sha256)
 
 
-def tokenize_unit(job: Job, index: int, unit: Unit) -> Finished:
+def tokenize_unit(job: Preparation, index: int, unit: Unit) -> Finished:
     """Writes the unit's files, each whole or absent, and last its record."""
     tokenizer = load_tokenizer(job.tokenizer)
     parts: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
@@ -86,7 +91,7 @@ def tokenize_unit(job: Job, index: int, unit: Unit) -> Finished:
         sha256, tokens = write_tokens(piece_path(job.out, index, split), parts.pop(split))
         pieces[split] = Piece(Totals(counts[split], tokens, text_bytes[split]), sha256)
     done = Finished(index, pieces)
-    write_file(_record_path(job.out, index), json.dumps(dataclasses.asdict(done)).encode())
+    write_atomically(_record_path(job.out, index), json.dumps(dataclasses.asdict(done)))
     return done
 
 
@@ -103,7 +108,7 @@ def write_tokens(path: Path, parts: list[np.ndarray]) -> tuple[str, int]:
         return "", 0
     tokens = np.concatenate(parts).astype(TOKEN, copy=False)
     content = tokens.data.cast("B")
-    write_file(path, content)
+    write_atomically(path, content)
     return hashlib.sha256(content).hexdigest(), len(tokens)
 
 
@@ -138,6 +143,73 @@ def finished_from(tree: dict[str, Any]) -> Finished:
         piece = tree["pieces"][split]
         pieces[split] = Piece(Totals(**piece["totals"]), piece["sha256"])
     return Finished(tree["index"], pieces)
+
+
+def run_here(
+    job: Preparation, units: Sequence[Unit], todo: Sequence[int]
+) -> Generator[Finished, None, None]:
+    """Tokenises the units with these indices one after the other, without Ray."""
+    for index in todo:
+        yield tokenize_unit(job, index, units[index])
+
+
+def run_on_ray(
+    job: Preparation, units: Sequence[Unit], todo: Sequence[int]
+) -> Generator[Finished, None, None]:
+    """Tokenises the units with these indices at once, and yields each as it finishes.
+
+    Raises what a task raised as BadInput or RunFailure; any other end of a task is a RunFailure.
+    """
+    if not todo:
+        return
+    environment = tokenizer_environment(job.tokenizer)
+    with ray_session():
+        import ray.data
+        import ray.exceptions
+
+        context = quiet_context()
+        context.execution_options.preserve_order = False
+        items = [{"unit": json.dumps([i, dataclasses.asdict(units[i])])} for i in todo]
+        with ray.data.DataContext.current(context):
+            results = ray.data.from_items(items, override_num_blocks=len(items)).map(
+                functools.partial(_task, job, environment),
+            )
+        rows = iter(results.iter_batches(batch_size=None, batch_format="numpy"))
+        try:
+            for block in rows:
+                for text in block["result"]:
+                    yield _result(text)
+        except ray.exceptions.RayError as error:
+            raise RunFailure(
+                f"{job.out}: a tokenising task ended badly ({first_line(error)}); run the same "
+                "command again, it goes on where it stopped"
+            ) from error
+        finally:
+            rows.close()  # type: ignore[attr-defined]
+
+
+def _task(job: Preparation, environment: dict[str, str], row: dict[str, str]) -> dict[str, str]:
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    index, tree = json.loads(row["unit"])
+    unit = Unit(**(tree | {"places": tuple(tree["places"])}))
+    # As values, because Ray wraps what a task raises in errors of its own.
+    try:
+        done = tokenize_unit(job, index, unit)
+    except BadInput as error:
+        return {"result": json.dumps({"bad_input": str(error)})}
+    except RunFailure as error:
+        return {"result": json.dumps({"failure": str(error)})}
+    return {"result": json.dumps(dataclasses.asdict(done))}
+
+
+def _result(text: str) -> Finished:
+    tree = json.loads(text)
+    if "bad_input" in tree:
+        raise BadInput(tree["bad_input"])
+    if "failure" in tree:
+        raise RunFailure(tree["failure"])
+    return finished_from(tree)
 
 
 def _record_path(out: str, index: int) -> Path:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2dist.data.prepare.units import ranges
-from gpt2dist.data.serve.cursor import StreamPlan, gather
+from gpt2dist.data.prepare.files import ranges
+from gpt2dist.data.serve.windows import StreamPlan, gather
+from gpt2dist.ray_session import quiet_context
 
 if TYPE_CHECKING:
     import ray.data
@@ -72,8 +73,6 @@ class _Segment:
 def _pipeline(plan: StreamPlan, first: int, stop: int) -> ray.data.Dataset:
     """A dataset whose rows, in the column `tokens`, are micro-batches [first, stop)."""
     import ray.data
-
-    from gpt2dist.ray_session import quiet_context
 
     context = quiet_context()
     context.target_max_block_size = _per_block(plan) * _micro_batch_bytes(plan)

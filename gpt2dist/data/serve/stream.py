@@ -8,10 +8,8 @@ from collections.abc import Generator
 import numpy as np
 import torch
 
-from gpt2dist.data.serve.cursor import StreamPlan, gather, train_windows
 from gpt2dist.data.serve.ray_gather import gathered
-
-__all__ = ["StreamPlan", "memmap_batches", "ray_batches"]
+from gpt2dist.data.serve.windows import StreamPlan, gather, train_windows
 
 
 def memmap_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:

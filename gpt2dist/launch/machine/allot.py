@@ -26,7 +26,8 @@ from gpt2dist.launch.allowance import (
     billed_since,
     spent_now,
 )
-from gpt2dist.track.ledger import BILLED_VARIABLE, LEDGER_FILE, PRICE_VARIABLE, Account
+from gpt2dist.run_files import LEDGER_FILE
+from gpt2dist.track.ledger import BILLED_VARIABLE, PRICE_VARIABLE, Account
 
 ACCOUNTED_FILE = Path(".gpt2dist", "accounted_until")
 """In the home directory: Unix time up to which a run has taken this machine's bill."""

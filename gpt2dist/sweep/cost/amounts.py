@@ -10,12 +10,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from gpt2dist.config.schema import ClusterConfig
+from gpt2dist.run_files import LEDGER_FILE
 from gpt2dist.track.ledger import (
     BILLED_VARIABLE,
-    LEDGER_FILE,
     Account,
+    Attempt,
     Ledger,
-    billed_since,
+    paid_since,
     price_usd_per_hour,
 )
 
@@ -89,15 +90,13 @@ class SweepLedger:
         if not environ.get(BILLED_VARIABLE, "").strip():
             return
         now = time.time()
-        price, source = price_usd_per_hour(cluster, environ)
-        self._account = self._ledger = Ledger.open(
-            self._path,
-            attempt_id=f"sweep-{now:.3f}-{os.getpid()}",
-            started_at=billed_since(now, environ, self._path),
-            machines=machines,
-            usd_per_hour=price,
-            price_source=source,
+        attempt = Attempt.starting(
+            f"sweep-{now:.3f}-{os.getpid()}",
+            paid_since(now, environ, self._path),
+            price_usd_per_hour(cluster, environ),
+            machines,
         )
+        self._account = self._ledger = Ledger.open(self._path, attempt)
 
     def heartbeat(self, force: bool = False) -> None:
         """Count the time up to now; call it often. It is written every two seconds, or forced."""

@@ -15,14 +15,11 @@ from gpt2dist.human import human_count, usd
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import Hardware, parse_on
 from gpt2dist.plan.placement import Machine, place
-from gpt2dist.plan.planner import offer_for, plan_run
+from gpt2dist.plan.planner import offers_for, plan_run
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train.predicted import prediction
-
-START_SECONDS = {"process": 15.0, "ray": 60.0}
-"What a start takes while no trial has shown it."
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def pricing_on(sweep: Sweep, on: str) -> Pricing:
     gpus = sweep.resources.gpus
     if gpus > hardware.gpus:
         raise BadInput(f"resources.gpus={gpus:g} is more than the {hardware.gpus} GPUs of {on}")
-    offer = offer_for(sweep.config, hardware)
+    offer = offers_for(sweep.config, hardware)[0]
     part, machines = _part(sweep, hardware.gpus_per_node)
     usd_per_hour = offer.usd_per_hour * part if offer else 0.0
     source = f"{offer.provider} {offer.instance}" if offer else f"no offer of {on}"
@@ -136,10 +133,6 @@ def run_config(sweep: Sweep, share: MachineShare, config: Config, granted: Amoun
     # The sweep speaks to MLflow for its trials, as only it knows the parent run.
     track = config.track if sweep.in_processes else replace(config.track, mlflow=False)
     return replace(config, budget=budget, cluster=cluster, track=track)
-
-
-def start_seconds(sweep: Sweep) -> float:
-    return START_SECONDS["process" if sweep.in_processes else "ray"]
 
 
 def expected_seconds(
@@ -199,12 +192,11 @@ class SweepEstimate:
                 "cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and "
                 "cluster.usd_per_kwh"
             )
-        for key, limit in (("usd", budget.usd), ("hours", budget.hours)):
+        for key, name, limit in (("usd", "dollars", budget.usd), ("hours", "hours", budget.hours)):
             if limit is not None and needs is None:
                 notes.append(
-                    f"planned {'dollars' if key == 'usd' else key} are unknown: no probe of this "
-                    "model on this machine (`gpt2dist plan RECIPE --probe` takes one); the budget "
-                    "holds all the same"
+                    f"planned {name} are unknown: no probe of this model on this machine "
+                    "(`gpt2dist plan RECIPE --probe` takes one); the budget holds all the same"
                 )
             elif limit is not None and needs is not None:
                 notes += self._fit(sweep, key, limit, [getattr(need, key) for need in needs])
@@ -215,7 +207,8 @@ class SweepEstimate:
         return notes
 
     def _fit(self, sweep: Sweep, key: str, limit: float, needs: Sequence[float]) -> list[str]:
-        text: Callable[[float], str] = {"usd": usd, "tokens": human_count}.get(key, _hours_text)
+        texts = {"usd": usd, "tokens": human_count, "hours": "{:.2f} h".format}
+        text: Callable[[float], str] = texts[key]
         one, together = max(needs), sum(needs)
         if one > limit:
             raise BadInput(
@@ -235,10 +228,6 @@ class SweepEstimate:
             f"without early stopping the sweep would need {text(together)}; it ends at "
             f"budget.{key}={text(limit)}"
         ]
-
-
-def _hours_text(hours: float) -> str:
-    return f"{hours:.2f} h"
 
 
 def _least_part(sweep: Sweep, tokens: int) -> float:

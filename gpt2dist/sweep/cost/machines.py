@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.config.schema import Config
-from gpt2dist.data.prepare.pipeline import dataset_dir
+from gpt2dist.data.prepare.pipeline import dataset_dir, prepare
+from gpt2dist.data.prepare.progress import aloud
 from gpt2dist.data.shards import load_dataset_folder, require
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.placement import Machine
 from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.train import ray_run
 from gpt2dist.train.machine import probe_machine
-from gpt2dist.train.preparing import prepare_aloud
 
 CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "false")
 """Else Ray's workers kill -9 what they started when they end, and a trial could not save."""
@@ -83,7 +83,8 @@ class Machines:
         for folder, config in folders.items():
             if not (folder / "manifest.json").exists() and config.paths.dataset is None:
                 say(f"no prepared data at {folder}: preparing {config.data.source} first")
-                prepare_aloud(config.data, folder, say, local=not os.environ.get("RAY_ADDRESS"))
+                local = not os.environ.get("RAY_ADDRESS")
+                prepare(config.data, folder, local=local, progress=aloud(say))
             if Path(config.data.source) != folder:
                 require(load_dataset_folder(folder), config.data)
 

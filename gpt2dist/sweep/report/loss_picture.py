@@ -33,12 +33,8 @@ def draw_sweep(
     panels = sweep.names
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(
-        figsize=(max(6.4, 4.6 * columns), 0.9 + 3.6 * rows),
-        dpi=150,
-        layout="constrained",
-        facecolor="white",
-    )
+    size = max(6.4, 4.6 * columns), 0.9 + 3.6 * rows
+    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     shown = [record for record in records if record.val_loss is not None]
@@ -70,15 +66,13 @@ def _panel(
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", color=MUTED)
         return
     place = _axis(axes, [record.trial.values[path] for record in records])
-    done = [record for record in records if record.state == "finished"]
+    last = [(place(r.trial.values[path]), r.val_loss or math.nan) for r in records]
     common = _common_tokens(records)
-    dots = [(place(r.trial.values[path]), _loss_at(r, common)) for r in records if common]
-    last = [record.val_loss or math.nan for record in records]
-    top = _limit_view(axes, [*last, *(loss for _, loss in dots)])
+    dots = [(x, _loss_at(r, common)) for (x, _), r in zip(last, records) if common]
+    top = _limit_view(axes, [loss for _, loss in (*last, *dots)])
     if dots:
         axes.plot(*zip(*_means(dots)), color=EARLY, linewidth=1, linestyle=":", zorder=1)
-    for record in records:
-        x, loss = place(record.trial.values[path]), record.val_loss or math.nan
+    for (x, loss), record in zip(last, records):
         style = {"color": FINISHED, "mec": "white", "mew": 0.8, "zorder": 4}
         if record.state != "finished":
             style = {"mfc": "white", "mec": EARLY, "mew": 1.2, "zorder": 2}
@@ -86,11 +80,11 @@ def _panel(
             style |= {"color": BEST, "zorder": 5}
         marker = "o" if loss <= top else "^"  # an arrowhead at the edge: it lies above
         axes.plot(x, min(loss, top), marker, markersize=6, clip_on=False, **style)
-    losses = [(place(r.trial.values[path]), r.val_loss or math.nan) for r in done]
-    if len(set(losses)) > 1:
-        axes.plot(*zip(*_means(losses)), color=FINISHED, linewidth=1.4, alpha=0.6, zorder=3)
-    for x in {x for x, _ in losses}:
-        column = [loss for other, loss in losses if other == x]
+    done = [dot for dot, record in zip(last, records) if record.state == "finished"]
+    if len(set(done)) > 1:
+        axes.plot(*zip(*_means(done)), color=FINISHED, linewidth=1.4, alpha=0.6, zorder=3)
+    for x in {x for x, _ in done}:
+        column = [loss for other, loss in done if other == x]
         axes.plot([x, x], [min(column), max(column)], color=FINISHED, linewidth=1.4, alpha=0.6)
 
 
@@ -108,10 +102,8 @@ def _loss_at(record: TrialRecord, tokens: int | None) -> float:
 
 def _means(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The mean of each column, from left to right."""
-    columns: dict[float, list[float]] = {}
-    for x, y in dots:
-        columns.setdefault(x, []).append(y)
-    return [(x, statistics.fmean(column)) for x, column in sorted(columns.items())]
+    columns = sorted({x for x, _ in dots})
+    return [(x, statistics.fmean(y for other, y in dots if other == x)) for x in columns]
 
 
 def _axis(axes: Any, values: Sequence[Any]) -> Any:
@@ -150,14 +142,9 @@ def _legend(figure: Any, records: Sequence[TrialRecord], best_point: int | None)
         Line2D([], [], linestyle="", marker="o", label=label, **style)  # type: ignore[arg-type]
         for label, style in entries
     ]
-    common = _common_tokens(records) if records else None
+    common = _common_tokens(records)
     if common is not None:
         label = f"all after {human_count(common)} tokens"
         handles.append(Line2D([], [], linestyle=":", color=EARLY, label=label))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
-        labelcolor=MUTED,
-    )
+    place = {"loc": "outside lower center", "ncols": len(handles)}
+    figure.legend(handles=handles, frameon=False, labelcolor=MUTED, **place)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.run_files import ROWS_FILE
 from gpt2dist.sweep.search.sweeper import Sweeper
-from gpt2dist.sweep.trial.trial import TrialRecord
 from gpt2dist.track.mlflow_quiet import quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import tracking_uri, without_credentials
-from gpt2dist.track.rows import ROWS_FILE, read_rows
+from gpt2dist.track.rows import read_rows
 
 ROUND_SECONDS = 10.0
 CLOSE_SECONDS = 300.0
@@ -83,12 +83,11 @@ class SweepMlflow:
         parent = self._open_parent()
         for record in self._sweeper.records:
             start = (record.trial.number, record.starts)
-            rows_file = record.folder / ROWS_FILE
-            if not record.starts or start in self._settled or not rows_file.exists():
+            if start in self._settled or not (record.folder / ROWS_FILE).exists():
                 continue
             # A waiting one was interrupted; it may go on, or the budget ends before.
             ended = record.state not in ("running", "waiting") and not record.is_busy()
-            self._send_trial(record, parent, ended or last)
+            self._send_trial(record.trial.number, parent, ended or last)
             if ended:
                 self._settled.add(start)
 
@@ -108,15 +107,15 @@ class SweepMlflow:
             self._parent = parent
         return self._parent
 
-    def _send_trial(self, record: TrialRecord, parent: MlflowRun, over: bool) -> None:
-        run = self._runs.get(record.trial.number)
+    def _send_trial(self, number: int, parent: MlflowRun, over: bool) -> None:
+        record = self._sweeper.record(number)
+        trial, run = record.trial, self._runs.get(number)
         if run is None:
-            trial, sweep = record.trial, self._sweeper.sweep
             run = MlflowRun(record.folder, trial.config, self._uri)
-            about = {PARENT_TAG: parent.run_id, "sweep": sweep.name, "role": "trial"}
+            about = {PARENT_TAG: parent.run_id, "sweep": trial.sweep.name, "role": "trial"}
             about |= {f"swept.{path}": text for path, text in trial.texts.items()}
             run.describe(trial.config, about, attempt_id=None)
-            self._runs[trial.number] = run
+            self._runs[number] = run
         run.send_rows(read_rows(record.folder / ROWS_FILE))
         if over:
             run.send_summary()
@@ -128,25 +127,19 @@ class SweepMlflow:
     def _finish(self) -> None:
         self._round(last=True)
         parent, summary = self._open_parent(), self._summary
-        best = summary.get("best")
-        tags = {"ended": str(summary.get("ended")), "trials": str(len(summary.get("trials", [])))}
+        best, checkpoint = summary["best"], {}
+        tags = {"ended": summary["ended"], "trials": str(len(summary["trials"]))}
         if best is not None:
-            tags |= {"best_trial": best["trial"], "best_checkpoint": _absolute(best["checkpoint"])}
+            path = best["checkpoint"]
+            checkpoint = {"best_checkpoint": str(Path(path).resolve()) if path else "none"}
+            tags |= {"best_trial": best["trial"], **checkpoint}
             parent.send_figures({f"best_{name}": mean for name, mean in best["means"].items()})
         parent.tag(tags)
-        for record in self._sweeper.records:
-            run = self._runs.get(record.trial.number)
-            if run is not None:
-                mark = {BEST_TAG: "false"}
-                if best is not None and record.trial.name == best["trial"]:
-                    mark = {BEST_TAG: "true", "best_checkpoint": _absolute(best["checkpoint"])}
-                run.tag(mark)
-        totals = {name: summary.get(name) for name in ("usd", "machine_hours", "tokens")}
+        for number, run in self._runs.items():
+            is_best = best is not None and self._sweeper.record(number).trial.name == best["trial"]
+            run.tag({BEST_TAG: "true", **checkpoint} if is_best else {BEST_TAG: "false"})
+        totals = {name: summary[name] for name in ("usd", "machine_hours", "tokens")}
         parent.send_figures({f"total_{k}": v for k, v in totals.items() if v is not None})
         for file in self._files:
             parent.send_file(file)
         parent.set_status(self._status)
-
-
-def _absolute(path: str | None) -> str:
-    return str(Path(path).resolve()) if path else "none"

@@ -7,18 +7,23 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gpt2dist.config.load import dump
 from gpt2dist.disk import write_atomically
 from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.run_files import (
+    BEST_FILE,
+    SWEEP_PICTURE_FILE,
+    SWEEP_SUMMARY_FILE,
+    checkpoint_folders,
+)
 from gpt2dist.sweep.report.loss_picture import draw_sweep
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.spec.sweep import LARGER_IS_BETTER, Objective, Values, point_text
 from gpt2dist.sweep.trial.trial import Trial, TrialRecord
 
-BEST_FILE, PICTURE_FILE, SUMMARY_FILE = RESULT_FILES = "best.yaml", "sweep.png", "sweep.json"
+RESULT_FILES = (BEST_FILE, SWEEP_PICTURE_FILE, SWEEP_SUMMARY_FILE)
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,10 @@ def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
         "points": [result.plain for result in points],
         "trials": [_trial(record, sweeper) for record in sweeper.records],
     }
-    write_atomically(sweeper.folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
-    draw_sweep(sweep, sweeper.records, best.point if best else None, sweeper.folder / PICTURE_FILE)
+    write_atomically(sweeper.folder / SWEEP_SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
+    draw_sweep(
+        sweep, sweeper.records, best.point if best else None, sweeper.folder / SWEEP_PICTURE_FILE
+    )
     return summary
 
 
@@ -94,7 +101,7 @@ def end_lines(sweeper: Sweeper, summary: dict[str, Any]) -> list[str]:
             f"next: gpt2dist train {sweeper.folder / BEST_FILE}   (checkpoint of the best: "
             f"{sweeper.folder / best['trial']})"
         )
-    lines.append(f"picture: {sweeper.folder / PICTURE_FILE}   all figures: {sweeper.folder}")
+    lines.append(f"picture: {sweeper.folder / SWEEP_PICTURE_FILE}   all figures: {sweeper.folder}")
     if ended != "finished":
         lines.append("--resume continues this sweep, with a larger budget if you give one")
     return lines
@@ -155,22 +162,16 @@ def _write_best(sweeper: Sweeper, best: PointResult) -> dict[str, Any]:
     write_atomically(sweeper.folder / BEST_FILE, text)
     results = sweeper.results(best.point) or []
     record = min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
-    path = _best_checkpoint(record)
-    return {
-        **best.plain,
-        "trial": record.trial.name,
-        "checkpoint": str(path) if path else None,
-    }
+    return {**best.plain, "trial": record.trial.name, "checkpoint": _best_checkpoint(record)}
 
 
-def _best_checkpoint(record: TrialRecord) -> Path | None:
+def _best_checkpoint(record: TrialRecord) -> str | None:
+    """The newest where none was the best at its time."""
     from gpt2dist.train.core import checkpoint
 
-    found = checkpoint.best(record.folder)
-    if found is not None:
-        return found.path
-    newest = checkpoint.list_checkpoints(record.folder)
-    return newest[0] if newest else None
+    best = checkpoint.best(record.folder)
+    paths = [best.path] if best is not None else checkpoint_folders(record.folder)
+    return str(paths[0]) if paths else None
 
 
 def _trial(record: TrialRecord, sweeper: Sweeper) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import TextIO
 
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.sweep.cost.estimate import SweepEstimate
@@ -18,7 +17,6 @@ from gpt2dist.sweep.trial.trial import Trial, TrialRecord
 PLAN_LINES = 40
 "Of the list of trials; the rest is counted."
 REDRAW_SECONDS = 0.5
-SAY_WHY = ("stopped", "diverged", "failed", "interrupted", "budget")
 
 
 def headline(trials: Sequence[Trial]) -> list[str]:
@@ -36,8 +34,8 @@ def headline(trials: Sequence[Trial]) -> list[str]:
     ]
     if sweep.search.kind != "grid" and points < sweep.asked_points:
         lines.append(
-            f"note: the space has no more than {points} different points, where "
-            f"budget.trials={sweep.budget.trials} asks for {sweep.asked_points}"
+            f"note: the space has only {points} different points: {points * seeds} trials, not the "
+            f"{sweep.budget.trials} of budget.trials"
         )
     return lines
 
@@ -47,17 +45,11 @@ def plan_lines(trials: Sequence[Trial], plan: SweepEstimate) -> list[str]:
     sweep, share = trials[0].sweep, plan.share
     rows = [[*_trial_columns(sweep), "tokens", "hours", "dollars"]]
     for trial, estimate in zip(trials[:PLAN_LINES], plan.trials):
-        seconds = None if estimate.hours is None else estimate.hours * 3600
-        rows.append(
-            [
-                *_trial_cells(trial),
-                human_count(estimate.tokens),
-                "unknown" if seconds is None else human_duration(seconds),
-                "unknown"
-                if seconds is None or not share.is_known
-                else usd(share.cost(seconds).usd),
-            ]
-        )
+        hours = dollars = "unknown"
+        if estimate.hours is not None:
+            hours = human_duration(estimate.hours * 3600)
+            dollars = usd(share.cost(estimate.hours * 3600).usd) if share.is_known else dollars
+        rows.append([*_trial_cells(trial), human_count(estimate.tokens), hours, dollars])
     lines = _aligned(rows)
     if len(trials) > PLAN_LINES:
         lines.append(f"... and {len(trials) - PLAN_LINES} more")
@@ -90,12 +82,10 @@ def plan_lines(trials: Sequence[Trial], plan: SweepEstimate) -> list[str]:
 class LiveTable:
     """The trials of a sweep while it goes on; without a terminal a line per change."""
 
-    def __init__(self, sweeper: Sweeper, stream: TextIO | None = None) -> None:
+    def __init__(self, sweeper: Sweeper) -> None:
         self._sweeper = sweeper
-        self._stream = stream or sys.stdout
-        self.is_live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._drawn_lines = 0
-        self._drawn_at = 0.0
+        self.is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn_lines, self._drawn_at = 0, 0.0
         self._said: dict[int, tuple[str, int]] = {}
         self._started_at = time.monotonic()
 
@@ -155,8 +145,8 @@ class LiveTable:
 
     def _write(self, text: str) -> None:
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            sys.stdout.write(text)
+            sys.stdout.flush()
         except (OSError, ValueError):  # nobody reads any more; the sweep goes on
             self.is_live = False
 
@@ -174,13 +164,13 @@ def _trial_columns(sweep: Sweep) -> list[str]:
 
 def _trial_cells(trial: Trial) -> list[str]:
     seed = [str(trial.seed)] if len(trial.sweep.seeds) > 1 else []
-    return [str(trial.number), *(trial.texts[path] for path in trial.sweep.swept_paths), *seed]
+    return [str(trial.number), *(trial.texts[path] for path in trial.sweep.names), *seed]
 
 
 def _row(record: TrialRecord, sweeper: Sweeper) -> list[str]:
     tokens, *figures = _figures(record, sweeper)
     whole = human_count(record.trial.config.total_tokens)
-    says_why = record.state in SAY_WHY and record.reason
+    says_why = record.state not in ("waiting", "running", "finished") and record.reason
     return [
         *_trial_cells(record.trial),
         f"{tokens}/{whole}" if record.starts else "",

@@ -50,11 +50,8 @@ class OptunaProposals:
         optuna = _optuna(sweep.file)
         count = len(sweep.points)
         self._space, self._left = sweep.space, count - len(known)
-        self._known: list[Values] = []
-        self._open: list[tuple[Values, Any]] = []
-        directions = [
-            "maximize" if name in LARGER_IS_BETTER else "minimize" for name in sweep.objective
-        ]
+        self._asked: list[tuple[Values, Any]] = []
+        ways = ["maximize" if n in LARGER_IS_BETTER else "minimize" for n in sweep.objective]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # constant_liar is marked experimental
             sampler = optuna.samplers.TPESampler(
@@ -62,20 +59,20 @@ class OptunaProposals:
                 n_startup_trials=max(3, min(10, count // 3)),
                 constant_liar=True,
             )
-        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._study = optuna.create_study(directions=ways, sampler=sampler)
         self._optuna = optuna
         for values in known:
             self._study.enqueue_trial(self._parameters(values))
-            self._remember(values, self._ask()[1])
+            self._asked.append((values, self._ask()[1]))
 
     def next(self) -> Values | None:
         if self._left <= 0:
             return None
         for _ in range(PROPOSALS_FOR_A_NEW_POINT):
             values, trial = self._ask()
-            if values not in self._known:
+            if all(values != known for known, _ in self._asked):
                 self._left -= 1
-                self._remember(values, trial)
+                self._asked.append((values, trial))
                 return values
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         self._left = 0
@@ -83,8 +80,7 @@ class OptunaProposals:
 
     def tell(self, values: Values, results: Sequence[float] | None, stopped: Stopped) -> None:
         state = self._optuna.trial.TrialState
-        at = next(at for at, (known, _) in enumerate(self._open) if known == values)
-        _, trial = self._open.pop(at)
+        trial = next(trial for known, trial in self._asked if known == values)
         if results is not None:
             self._study.tell(trial, list(results))
         elif stopped is not None and len(self._study.directions) == 1:
@@ -92,10 +88,6 @@ class OptunaProposals:
             self._study.tell(trial, state=state.PRUNED)
         else:
             self._study.tell(trial, state=state.FAIL)
-
-    def _remember(self, values: Values, trial: Any) -> None:
-        self._known.append(values)
-        self._open.append((values, trial))
 
     def _ask(self) -> tuple[Values, Any]:
         trial = self._study.ask()

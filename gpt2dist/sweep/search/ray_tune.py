@@ -7,9 +7,9 @@ import os
 import tempfile
 from typing import Any
 
-from gpt2dist.sweep.search.early_stopping import is_comparable, replay, stop_line, stopping_rule
+from gpt2dist.ray_session import InThread
+from gpt2dist.sweep.search.early_stopping import EarlyStopping
 from gpt2dist.sweep.search.sweeper import Sweeper
-from gpt2dist.train.in_thread import InThread
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the table is ours; the new output ignores verbose=0
@@ -136,37 +136,27 @@ def _searcher(sweeper: Sweeper) -> Any:
 
 
 def _scheduler(sweeper: Sweeper) -> Any:
-    """Tune's own scheduler behind ids that outlive the driver, told again what it saw before."""
+    """What Tune asks after every evaluation; the rule itself knows trials by their records."""
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-    settings = sweeper.sweep.scheduler
-    rule = stopping_rule(settings)
-    if rule is None:
-        return FIFOScheduler()
-    known = {record.trial_id for record in sweeper.records if record.starts}
-    replay(rule, settings, sweeper.records)
+    rule = EarlyStopping(sweeper.sweep.scheduler, sweeper.records)
 
     def record_of(trial: Any) -> Any:
         return sweeper.record(trial.config["process"].number)
 
     class Early(_NotRestored, FIFOScheduler):
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            record = record_of(trial)
-            if record.trial_id not in known:
-                known.add(record.trial_id)
-                rule.on_trial_add(tune_controller, record)
+            rule.add(record_of(trial))
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
-            if not is_comparable(result, settings):
+            why = rule.verdict(record_of(trial), result)
+            if why is None:
                 return TrialScheduler.CONTINUE
-            decision = rule.on_trial_result(tune_controller, record_of(trial), result)
-            if decision != TrialScheduler.STOP:
-                return TrialScheduler.CONTINUE
-            sweeper.stop_early(record_of(trial), stop_line(settings, result))
+            sweeper.stop_early(record_of(trial), why)
             return TrialScheduler.STOP
 
         def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
-            if result.get("state") == "finished" and is_comparable(result, settings):
-                rule.on_trial_complete(tune_controller, record_of(trial), result)
+            if result.get("state") == "finished":
+                rule.finish(record_of(trial), result)
 
     return Early()

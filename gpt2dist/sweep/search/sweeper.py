@@ -11,16 +11,20 @@ from statistics import fmean
 from typing import Any, Literal
 
 from gpt2dist.config.schema import BudgetConfig
+from gpt2dist.run_files import STOP_FILE, request_stop
 from gpt2dist.sweep.cost.amounts import Amounts, SweepLedger, grant, limits
-from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config, start_seconds
+from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config
 from gpt2dist.sweep.search.points import proposals_of
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
 from gpt2dist.sweep.trial.trial import State, Trial, TrialRecord
-from gpt2dist.train.run_folder import STOP_FILE, request_stop
 
 MARGIN = 1.1
 "A trial starts only when this many times its expected cost is still free."
+
+
+PROCESS_START_SECONDS, RAY_START_SECONDS = 15.0, 60.0
+"What a start takes while no trial has shown it."
 
 
 class Sweeper:
@@ -76,8 +80,7 @@ class Sweeper:
     @property
     def is_spent(self) -> bool:
         """The machines alone have cost what the sweep may; its trials have to leave."""
-        paid = self.ledger.amounts
-        return paid.usd >= self._limits.usd or paid.hours >= self._limits.hours
+        return not self._limits.covers(self.ledger.amounts)
 
     @property
     def is_over(self) -> bool:
@@ -110,7 +113,8 @@ class Sweeper:
                     return self._start(record, granted, slots[0])
             if taken:
                 return "wait"
-            self.not_started = len(self._queue) + self._unproposed()
+            unproposed = sum(1 for _ in iter(self._proposals.next, None))
+            self.not_started = len(self._queue) + unproposed * len(self.sweep.seeds)
             self.stop_reason = "the rest of the budget is less than another trial needs"
             return "over"
 
@@ -175,12 +179,6 @@ class Sweeper:
                 trial.require_runnable()
                 self._queue.append(self._journal.add(trial))
 
-    def _unproposed(self) -> int:
-        count = 0
-        while self._proposals.next() is not None:
-            count += len(self.sweep.seeds)
-        return count
-
     def _grant(self, record: TrialRecord, slots: int) -> Amounts | None:
         """What a trial may have spent in the end, or None when too little is free."""
         part, own = self.share.part, record.spent(self.share.part)
@@ -222,21 +220,21 @@ class Sweeper:
             if record.starts and record.first is None:
                 hours = record.spent(self.share.part).hours
                 vain.append(hours * 3600 / self.share.part / self.share.machines)
-        return max(start_seconds(self.sweep), 1.5 * max(vain))
+        usual = PROCESS_START_SECONDS if self.sweep.in_processes else RAY_START_SECONDS
+        return max(usual, 1.5 * max(vain))
 
     def _start(self, record: TrialRecord, granted: Amounts, slot: int) -> TrialProcess:
         record.granted, record.slot = granted, slot
         record.state, record.reason = "running", ""
         record.starts += 1
         self._journal.note(record)
-        evaluated = record.evaluations
+        evaluated, cpus = record.evaluations, self.sweep.resources.cpus
         return TrialProcess(
             number=record.trial.number,
             run=f"{self.sweep.run_name}/{record.trial.name}",
             config=run_config(self.sweep, self.share, record.trial.config, granted),
             in_process=self.sweep.in_processes,
-            slot=slot,
-            cpus=self.sweep.resources.cpus,
+            cores=range(slot * cpus, (slot + 1) * cpus),
             cwd=os.getcwd(),
             seconds=self.share.seconds(granted, record.spent(self.share.part)),
             reported_step=evaluated[-1]["step"] if evaluated else 0,

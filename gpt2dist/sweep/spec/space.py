@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gpt2dist.config.typed import key_paths, number, typed_value
+from gpt2dist.config.typed import key_paths, number, typed_value, unknown_key
 from gpt2dist.errors import BadInput
 from gpt2dist.sweep.spec.sweep import Dimension, Listed, Range
 
@@ -63,14 +63,11 @@ def _dimension(key: str, tree: Any, where: str) -> Dimension:
 
 
 def _check_path(path: str, where: str) -> None:
-    known = ["recipe", *key_paths()]
     reason = NOT_SWEPT.get(path) or NOT_SWEPT.get(path.partition(".")[0])
     if reason:
         raise BadInput(f"space.{path} cannot be swept: {reason} (in {where})")
-    if path not in known:
-        near = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else "see `gpt2dist config debug` for all keys"
-        raise BadInput(f"space over the unknown config key {path}; {hint} (in {where})")
+    if path not in key_paths():
+        raise unknown_key(path, key_paths(), where, cutoff=0.4)
 
 
 def _listed(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str) -> Listed:
@@ -94,7 +91,7 @@ def _range(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str)
     ends = [number(value) for value in values] if isinstance(values, list) else []
     if len(ends) != 2 or None in ends:
         raise BadInput(f"space.{key}: {kind}={values!r} must be [low, high] (in {where})")
-    low, high = float(ends[0] or 0), float(ends[1] or 0)
+    low, high = (end or 0.0 for end in ends)
     if not low < high:
         raise BadInput(f"space.{key}: {kind}=[{low:g}, {high:g}] is empty (in {where})")
     if kind == "loguniform" and low <= 0:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2dist.config.schema import Config
+from gpt2dist.run_files import SWEEPS
 
 Values = dict[str, Any]
 """Config path to the value that a trial takes there."""
 
 Objective = Literal["val_loss", "usd", "hours", "tokens_per_s"]
 LARGER_IS_BETTER = ("tokens_per_s",)
-SWEEPS_FOLDER = "sweeps"
-"Below the runs."
 SHOWN_DIGITS = 4
 "Drawn values are rounded to this many significant digits, so that people can read them."
 DRAWS_IN_VAIN = 10_000
@@ -135,20 +134,16 @@ class Sweep:
     @property
     def run_name(self) -> str:
         """Of its folder, below the runs."""
-        return f"{SWEEPS_FOLDER}/{self.name}"
+        return f"{SWEEPS}/{self.name}"
 
     @property
     def folder(self) -> Path:
         return Path(self.config.paths.runs, self.run_name)
 
     @property
-    def swept_paths(self) -> list[str]:
-        return [path for dimension in self.space for path in dimension.paths]
-
-    @property
     def names(self) -> dict[str, str]:
-        """The shortest name of each swept path that is still its own: `peak_lr`."""
-        return short_names(self.swept_paths)
+        """Every swept path, and its shortest name."""
+        return short_names([path for dimension in self.space for path in dimension.paths])
 
     @property
     def points(self) -> list[Values]:

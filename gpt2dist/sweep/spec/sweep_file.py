@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -17,7 +17,6 @@ from gpt2dist.config.typed import convert
 from gpt2dist.errors import BadInput
 from gpt2dist.sweep.spec.space import nearest, read_space
 from gpt2dist.sweep.spec.sweep import (
-    Dimension,
     Listed,
     Objective,
     Resources,
@@ -53,15 +52,14 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
         raise BadInput(f"{file} must name what it varies: base: gpt2-124m, or a config file")
     space = read_space(tree.get("space"), file)
     shared = [word for word in overrides if word not in own]
-    config = _base(tree, shared, space, file)
+    config = _base(tree, shared, {path for d in space for path in d.paths}, file)
     sections: dict[str, Any] = {
         name: _section(kind, tree.get(name) or {}, name, file) for name, kind in SECTIONS.items()
     }
     if usd is not None:
         sections["budget"] = dataclasses.replace(sections["budget"], usd=usd)
     if sections["search"].kind is None:
-        listed = all(isinstance(dimension, Listed) for dimension in space)
-        kind = "grid" if listed else "random"
+        kind = "grid" if all(isinstance(d, Listed) for d in space) else "random"
         sections["search"] = dataclasses.replace(sections["search"], kind=kind)
     sweep = Sweep(
         name=_name(tree, file),
@@ -92,7 +90,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _base(
-    tree: Mapping[str, Any], shared: Sequence[str], space: Sequence[Dimension], file: str
+    tree: Mapping[str, Any], shared: Sequence[str], swept: Container[str], file: str
 ) -> Config:
     base = str(tree["base"])
     beside = Path(file).parent / base
@@ -102,7 +100,6 @@ def _base(
     if not isinstance(fixed, Mapping):
         raise BadInput(f"set={fixed!r} must hold `a.b: value` (in {file})")
     words = [f"{path}={json.dumps(value)}" for path, value in flatten(fixed).items()]
-    swept = [path for dimension in space for path in dimension.paths]
     for word in [*words, *shared]:
         path = word.partition("=")[0]
         if path in swept:
@@ -143,9 +140,8 @@ def _name(tree: Mapping[str, Any], file: str) -> str:
 
 
 def _seeds(value: Any, file: str) -> tuple[int, ...]:
-    seeds = [
-        convert(int, v, "seeds", file) for v in (value if isinstance(value, list) else [value])
-    ]
+    values = value if isinstance(value, list) else [value]
+    seeds = [convert(int, one, "seeds", file) for one in values]
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise BadInput(f"seeds={value!r} must list different whole numbers from 0 (in {file})")
     return tuple(seeds)
@@ -153,14 +149,9 @@ def _seeds(value: Any, file: str) -> tuple[int, ...]:
 
 def _objectives(value: Any, file: str) -> tuple[Objective, ...]:
     names = value if isinstance(value, list) else [value]
-    for name in names:
-        if name not in OBJECTIVES or names.count(name) > 1:
-            raise BadInput(
-                f"objective={value!r} must name different ones of {', '.join(OBJECTIVES)} "
-                f"(in {file})"
-            )
-    if not names:
-        raise BadInput(f"objective is empty; the usual one is val_loss (in {file})")
+    if not names or any(name not in OBJECTIVES or names.count(name) > 1 for name in names):
+        known = ", ".join(OBJECTIVES)
+        raise BadInput(f"objective={value!r} must name different ones of {known} (in {file})")
     return tuple(names)
 
 

@@ -12,10 +12,10 @@ import time
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.run_files import JOURNAL_FILE
 from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.sweep.trial.trial import Trial, TrialRecord
 
-JOURNAL_FILE = "journal.jsonl"
 FORMAT = 1
 
 

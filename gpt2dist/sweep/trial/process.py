@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,30 +22,33 @@ from typing import Any
 
 from gpt2dist.config.load import from_tree, to_tree
 from gpt2dist.config.schema import Config
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.run_files import (
+    DRIVER_LOCK,
+    LEDGER_FILE,
+    OUTPUT_FILE,
+    ROWS_FILE,
+    STOP_FILE,
+    Tail,
+    read_outcome,
+)
 from gpt2dist.track.ledger import (
     BILLED_VARIABLE,
-    LEDGER_FILE,
+    Attempt,
     Ledger,
     price_usd_per_hour,
     read_attempts,
 )
-from gpt2dist.track.rows import ROWS_FILE
 from gpt2dist.track.summary import read_summary
-from gpt2dist.train.run_folder import DRIVER_LOCK, STOP_FILE, locked, read_outcome
-from gpt2dist.train.watch import Tail
 
-OUTPUT_FILE = "output.txt"
-"What the trial's process printed, all its starts."
 LEAVE = signal.SIGUSR1
 "Asks a trial's process to save and leave."
 POLL_SECONDS = 0.1
 LAST_PROCESS_SECONDS = 60.0
 "How long a process of an earlier start may need to save before the next one begins."
-WORKER_VARIABLES = ("RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS")
+OF_WORKERS = {"RAY_JOB_ID", "RAY_RAYLET_PID", "PYTHONBREAKPOINT", "OMP_NUM_THREADS"}
 "What Ray sets in the processes of its workers."
-NOT_FOR_TRIALS = (*WORKER_VARIABLES, BILLED_VARIABLE)
-"Every trial would account for its machine's setup; the sweep's own ledger does, once."
 REPORTED = ("step", "tokens", "loss", "val_loss", "usd", "seconds")
 _PR_SET_PDEATHSIG = 1
 "linux/prctl.h"
@@ -64,8 +68,8 @@ class TrialProcess:
     "With the trial's share of the machine's price and of the budget."
     in_process: bool
     "Train in the process itself; else under Ray Train."
-    slot: int
-    cpus: int
+    cores: Sequence[int]
+    "Its part of the machine's cores; counted on from the first after the last."
     cwd: str
     seconds: float | None
     "What the sweep's budget allows from the first start on; None: no limit."
@@ -76,7 +80,9 @@ class TrialProcess:
         """Begin; trials under Ray Train join the cluster of that address."""
         self._run_dir = Path(self.cwd, self.config.paths.runs, self.run)
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._environ = {k: v for k, v in os.environ.items() if k not in NOT_FOR_TRIALS}
+        # Every trial would account for its machine's setup; the sweep's own ledger does, once.
+        unwanted = {*OF_WORKERS, BILLED_VARIABLE}
+        self._environ = {k: v for k, v in os.environ.items() if k not in unwanted}
         if ray_address is not None and not self.in_process:
             self._environ["RAY_ADDRESS"] = ray_address
         self._rows, self._waiting = Tail(self._run_dir / ROWS_FILE), list[dict[str, Any]]()
@@ -136,7 +142,7 @@ class TrialProcess:
             "config": to_tree(self.config),
             "run": self.run,
             "in_process": self.in_process,
-            "cores": [self.slot * self.cpus + i for i in range(self.cpus)],
+            "cores": list(self.cores),
         }
         assert process.stdin is not None
         try:
@@ -167,15 +173,9 @@ class TrialProcess:
         attempts = read_attempts(path) if path.exists() else []
         if attempts and attempts[-1].last_seen_at >= self._started_at:
             return
-        price, source = price_usd_per_hour(self.config.cluster, os.environ)
-        Ledger.open(
-            path,
-            attempt_id=f"start-{self._started_at:.3f}",
-            started_at=self._started_at,
-            machines=1,
-            usd_per_hour=price,
-            price_source=source,
-        )
+        price = price_usd_per_hour(self.config.cluster, os.environ)
+        attempt = Attempt.starting(f"start-{self._started_at:.3f}", self._started_at, price)
+        Ledger.open(path, attempt)
 
     def _was_killed(self) -> bool:
         return self._process.returncode < 0 and not self._stopping and not self._out_of_time

@@ -12,15 +12,14 @@ from typing import Any, Literal
 from gpt2dist.config.load import from_record, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.config.validate import check
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.plan.arithmetic import flops_per_token
+from gpt2dist.run_files import DRIVER_LOCK, LEDGER_FILE, ROWS_FILE, Tail
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep, Values, point_text, short_names, value_text
-from gpt2dist.track.ledger import LEDGER_FILE, Account
-from gpt2dist.track.rows import ROWS_FILE
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import read_summary
-from gpt2dist.train.run_folder import DRIVER_LOCK, locked
-from gpt2dist.train.watch import Tail
 
 NAME_CHARACTERS = 90
 
@@ -158,25 +157,15 @@ class TrialRecord:
         path = self.folder / LEDGER_FILE
         return Amounts.spent(Account.read(path) if path.exists() else None, part, self.tokens)
 
-    def summary(self) -> dict[str, Any]:
-        """Empty until the run has ended once."""
-        try:
-            return read_summary(self.folder)
-        except BadInput:
-            return {}
-
     def objectives(self) -> dict[str, float] | None:
         """What it came to by each objective of the sweep; None while one is unknown."""
-        summary = self.summary()
-        found: dict[str, Any] = {
-            "val_loss": summary.get("final_val_loss"),
-            "usd": summary.get("usd"),
-            "hours": summary["seconds"] / 3600 if "seconds" in summary else None,
-            "tokens_per_s": summary.get("tokens_per_s"),
-        }
-        names = self.trial.sweep.objective
-        known: dict[str, float] = {name: found[name] for name in names if found[name] is not None}
-        return known if len(known) == len(names) else None
+        try:
+            summary = read_summary(self.folder)
+        except BadInput:
+            return None
+        summary |= {"val_loss": summary.get("final_val_loss"), "hours": summary["seconds"] / 3600}
+        found: dict[str, Any] = {name: summary.get(name) for name in self.trial.sweep.objective}
+        return None if None in found.values() else found
 
     def is_busy(self) -> bool:
         """A process trains here, or is still saving."""

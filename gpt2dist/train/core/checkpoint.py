@@ -11,12 +11,11 @@ never loaded: the newest valid one wins.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +23,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from gpt2dist.disk import finish_folder, fsync, partial_of, remove_folder, sha256_of
 from gpt2dist.errors import RunFailure
+from gpt2dist.run_files import (
+    CHECKPOINT_STATE,
+    CHECKPOINTS,
+    checkpoint_folder,
+    checkpoint_folders,
+    step_of,
+)
 from gpt2dist.train.core.engine import Engine, ParameterState
+from gpt2dist.train.core.loop import TrainState
 
 FORMAT = 1
 PART_BYTES = 2**30
 "Host memory that one rank gathers before it writes a file."
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """Everything beside weights and moments that a resumed run needs."""
-
-    step: int
-    "Optimizer steps done; also the data cursor: windows read = step x batch sequences."
-    applied_steps: int
-    "Steps that were not skipped for a non-finite gradient; AdamW's own count."
-    tokens: int
-    identity: str
-    batch_sequences: int
-    skipped_in_a_row: int = 0
-    pending_loss_sum: float = 0.0
-    "Summed loss of the steps since the last row, over `pending_tokens` targets."
-    pending_tokens: int = 0
-    best_val_loss: float | None = None
-    best_step: int | None = None
-    val_loss: float | None = None
-    "Validation loss at exactly this step, if it was evaluated."
-    loss_scale: float | None = None
-    seconds: float = 0.0
-    usd: float = 0.0
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,10 +76,6 @@ class Checkpoint:
                         yield key, tensors.get_tensor(key)
 
 
-def directory(run_dir: Path) -> Path:
-    return run_dir / "checkpoints"
-
-
 def save(
     run_dir: Path,
     engine: Engine,
@@ -107,11 +86,10 @@ def save(
 
     Raises RunFailure on every rank when one cannot write; older checkpoints stay as they are.
     """
-    final = directory(run_dir) / f"step-{state.step:08d}"
-    temporary = directory(run_dir) / f".partial-step-{state.step:08d}"
-    trouble = None
+    final = checkpoint_folder(run_dir, state.step)
+    temporary, trouble = gather(partial_of(final))[0], None
     if engine.rank == 0:
-        trouble = _attempt(lambda: _start(temporary))
+        trouble = _attempt(lambda: temporary.mkdir(parents=True))
     _raise_first(gather(trouble), state.step)
     if not temporary.is_dir():
         trouble = f"{temporary.parent} is not shared between machines; put paths.runs on one disk"
@@ -134,11 +112,6 @@ def save(
     return final
 
 
-def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Finished checkpoint folders, newest first; whether they are whole is not checked."""
-    return sorted(directory(run_dir).glob("step-*"), reverse=True)
-
-
 def newest_valid(
     run_dir: Path, note: Callable[[str], None], *, full_check: bool = True
 ) -> Checkpoint | None:
@@ -147,7 +120,7 @@ def newest_valid(
     Raises RunFailure when there are checkpoints and none is whole, because starting again from
     nothing would silently cost everything paid so far.
     """
-    folders = list_checkpoints(run_dir)
+    folders = checkpoint_folders(run_dir)
     for folder in folders:
         try:
             return load(folder, full_check=full_check)
@@ -155,7 +128,7 @@ def newest_valid(
             note(f"checkpoint {folder.name} is damaged and skipped: {damage}")
     if folders:
         raise RunFailure(
-            f"no checkpoint in {directory(run_dir)} is whole; restore one, "
+            f"no checkpoint in {run_dir / CHECKPOINTS} is whole; restore one, "
             f"or start again with --fresh (keeps this folder under another name)"
         )
     return None
@@ -163,14 +136,18 @@ def newest_valid(
 
 def best(run_dir: Path) -> Checkpoint | None:
     """The checkpoint with the lowest validation loss among those with one."""
-    found = [c for c in _readable(run_dir) if c.state.val_loss is not None]
+    found = []
+    for folder in checkpoint_folders(run_dir):
+        with suppress(DamagedCheckpointError):
+            found.append(load(folder, full_check=False))
+    found = [checkpoint for checkpoint in found if checkpoint.state.val_loss is not None]
     return min(found, key=lambda c: (c.state.val_loss, c.state.step), default=None)
 
 
 def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
     """A checkpoint whose every file has the recorded size, and sha256 with `full_check`."""
     try:
-        record = json.loads((folder / "state.json").read_text())
+        record = json.loads((folder / CHECKPOINT_STATE).read_text())
         checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"state.json cannot be read ({error})") from None
@@ -182,7 +159,7 @@ def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
             raise DamagedCheckpointError(
                 f"{name} has {file.stat().st_size:,} bytes instead of {entry['bytes']:,}"
             )
-        if full_check and _sha256(file) != entry["sha256"]:
+        if full_check and sha256_of(file) != entry["sha256"]:
             raise DamagedCheckpointError(f"{name} does not have its recorded sha256")
         try:
             with safe_open(file, "pt"):
@@ -202,24 +179,14 @@ def prune(run_dir: Path, keep_last: int, keep_best: bool, *, at_step: int) -> No
     `at_step` is the step just saved. Later ones were damaged and rolled back: they stay as they
     are and never count, or they would push out the only whole one.
     """
-    newest = f"step-{at_step:08d}"
-    folders = [folder for folder in list_checkpoints(run_dir) if folder.name <= newest]
+    folders = [folder for folder in checkpoint_folders(run_dir) if step_of(folder) <= at_step]
     kept = set(folders[:keep_last])
     champion = best(run_dir) if keep_best else None
     if champion is not None:
         kept.add(champion.path)
     for folder in folders:
         if folder not in kept:
-            # Renamed first: a folder half removed must not look like a checkpoint.
-            doomed = folder.with_name(f".partial-{folder.name}")
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-
-
-def sweep_partial(run_dir: Path) -> None:
-    """Remove what an interrupted save or prune left."""
-    for leftover in directory(run_dir).glob(".partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+            remove_folder(folder)
 
 
 class _PartWriter:
@@ -244,10 +211,10 @@ class _PartWriter:
             if tensors:
                 name = f"{kind}-{self.rank:02d}-{self._part:02d}.safetensors"
                 save_file(tensors, self.folder / name)
-                _sync(self.folder / name)
+                fsync(self.folder / name)
                 self.files[name] = {
                     "bytes": (self.folder / name).stat().st_size,
-                    "sha256": _sha256(self.folder / name),
+                    "sha256": sha256_of(self.folder / name),
                 }
                 tensors.clear()
         self._part += 1
@@ -268,28 +235,9 @@ def _owners(sizes: Iterable[int], world: int) -> list[int]:
     return owners
 
 
-def _start(temporary: Path) -> None:
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-
-
 def _finish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
-    state = temporary / "state.json"
-    state.write_text(json.dumps(record, indent=1))
-    _sync(state)
-    _sync(temporary)
-    if final.exists():  # the same step again, after a rollback: replace it
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _sync(final.parent)
-
-
-def _readable(run_dir: Path) -> Iterator[Checkpoint]:
-    for folder in list_checkpoints(run_dir):
-        try:
-            yield load(folder, full_check=False)
-        except DamagedCheckpointError:
-            continue
+    (temporary / CHECKPOINT_STATE).write_text(json.dumps(record, indent=1))
+    finish_folder(temporary, final)
 
 
 def _attempt(action: Callable[[], object]) -> str | None:
@@ -308,19 +256,3 @@ def _raise_first(troubles: list[str | None], step: int) -> None:
                 f"could not save the checkpoint of step {step:,}: {trouble}; "
                 f"older checkpoints are intact, make room and run the same command again"
             )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

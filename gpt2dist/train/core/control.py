@@ -6,7 +6,9 @@ waits for the GPU's queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +17,18 @@ import torch.distributed as dist
 from gpt2dist.errors import BadInput, RunFailure
 
 T = TypeVar("T")
+
+
+@contextmanager
+def single_process_group(device: str) -> Iterator[None]:
+    """A process group of one, without ports or environment."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 class Control:

@@ -90,6 +90,7 @@ class Engine:
         self.stage = placement.zero_stage
         self.clip_norm = config.optim.clip_norm
         self.device = torch.device(placement.torch_device)
+        self.precision = placement.precision
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.names = [name for name, _ in model.named_parameters()]
         self.shapes = [tuple(p.shape) for p in model.parameters()]
@@ -113,7 +114,7 @@ class Engine:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the live engine understood: stage, dtype, accumulation."""
+        """What the live engine understood: stage, dtype, batches."""
         return {
             "stage": self._engine.zero_optimization_stage(),
             "accumulation": self._engine.gradient_accumulation_steps(),
@@ -189,13 +190,6 @@ class Engine:
                 *(self._read(parameter, moment) for moment in MOMENTS),
             )
 
-    def optimizer_steps(self) -> int:
-        """Steps that AdamW has applied; skipped ones do not count."""
-        for state in self._torch_optimizer().state.values():
-            if "step" in state:
-                return int(state["step"])
-        return 0
-
     def load_optimizer(self, read: Callable[[str], ParameterState], applied_steps: int) -> None:
         """Restore masters and moments; `read(name)` gives each parameter's full state.
 
@@ -225,21 +219,16 @@ class Engine:
         return list(self._engine.optimizer.single_partition_of_fp32_groups)
 
     def _link(self) -> None:
-        """Point stages 1 and 2 at the moments that exist now; DeepSpeed links them only once."""
-        if self.stage in (1, 2):
-            optimizer = self._engine.optimizer
-            for flat in self._optimized_tensors():
-                state = optimizer.optimizer.state
-                if not state.get(flat):
-                    state[flat] = _empty_moments(flat, optimizer.optimizer, 0)
-            optimizer._hp_optimizer_states_linked = False
-            optimizer._lazy_init_hp_params_optimizer_state()
-        elif self.stage == 3:
-            optimizer = self._engine.optimizer
-            for flat in self._optimized_tensors():
-                if not optimizer.optimizer.state.get(flat):
-                    empty = _empty_moments(flat, optimizer.optimizer, 0)
-                    optimizer.optimizer.state[flat] = empty
+        """Point stages 1 to 3 at the moments that exist now; DeepSpeed links 1 and 2 only once."""
+        if self.stage == 0:
+            return
+        optimizer = self._torch_optimizer()
+        for flat in self._optimized_tensors():
+            if not optimizer.state.get(flat):
+                optimizer.state[flat] = _empty_moments(flat, optimizer, 0)
+        if self.stage < 3:
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _read(self, parameter: torch.nn.Parameter, moment: str | None) -> torch.Tensor:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state

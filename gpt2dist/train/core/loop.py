@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ import torch
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
 from gpt2dist.model.schedule import learning_rate
-from gpt2dist.train.core.checkpoint import TrainState
 from gpt2dist.train.core.control import Control
 from gpt2dist.train.core.engine import Engine, StepResult
 from gpt2dist.train.core.pace import Pace, is_due
@@ -35,22 +34,33 @@ class Diverged(RunFailure):
     """Loss or gradients stayed non-finite."""
 
 
-class Recorder(Protocol):
-    """What the loop tells the outside world; only rank 0's does anything."""
-
-    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]: ...
-    def row(self, row: dict[str, Any]) -> None: ...
-    def note(self, text: str) -> None: ...
+RUNNING, INTERRUPTED, OUT_OF_BUDGET = 0, 1, 2
+"What a recorder answers when it is asked whether the run goes on."
 
 
 @dataclass(frozen=True)
-class Duties:
-    """What the loop calls when it is due; collective on all ranks."""
+class TrainState:
+    """Everything beside weights and moments that a resumed run needs."""
 
-    evaluate: Callable[[], float]
-    "Validation loss, nats per token."
-    sample: Callable[[int], None]
-    save: Callable[[TrainState], None]
+    step: int
+    "Optimizer steps done; also the data cursor: windows read = step x batch sequences."
+    applied_steps: int
+    "Steps that were not skipped for a non-finite gradient; AdamW's own count."
+    tokens: int
+    identity: str
+    batch_sequences: int
+    skipped_in_a_row: int = 0
+    pending_loss_sum: float = 0.0
+    "Summed loss of the steps since the last row, over `pending_tokens` targets."
+    pending_tokens: int = 0
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    val_loss: float | None = None
+    "Validation loss at exactly this step, if it was evaluated."
+    loss_scale: float | None = None
+    seconds: float = 0.0
+    usd: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,25 @@ class Ending:
     state: TrainState
 
 
-RUNNING, INTERRUPTED, OUT_OF_BUDGET = 0, 1, 2
+class Recorder(Protocol):
+    """What the loop tells the outside world; only rank 0's does anything."""
+
+    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]: ...
+    def row(self, row: dict[str, Any]) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop calls beside the engine; collective on all ranks, but for the recorder."""
+
+    control: Control
+    recorder: Recorder
+    evaluate: Callable[[], float]
+    "Validation loss, nats per token."
+    sample: Callable[[int], None]
+    save: Callable[[TrainState], None]
+    clock: Callable[[], float] = time.monotonic
 
 
 class Stopwatch:
@@ -71,30 +99,23 @@ class Stopwatch:
         self.train = self.data_wait = 0.0
         self.steps = 0
 
-    def restart(self) -> None:
-        self.train = self.data_wait = 0.0
-        self.steps = 0
-
 
 def run_loop(
     engine: Engine,
     batches: Iterator[torch.Tensor],
     state: TrainState,
     config: Config,
-    precision: str,
-    control: Control,
-    recorder: Recorder,
-    duties: Duties,
-    clock: Callable[[], float] = time.monotonic,
+    around: Surroundings,
 ) -> Ending:
     """Train from `state` to the end, the budget or a stop request; saves before it returns.
 
     `batches` yields int64 [B, T + 1] micro-batches from the state's cursor on. Raises Diverged
     when non-finite steps persist.
     """
+    control, recorder, clock = around.control, around.recorder, around.clock
     total, watch, pace = config.total_steps, Stopwatch(), Pace(config)
     accumulation = engine.config["accumulation"]
-    recent: deque[float] = deque(maxlen=50)
+    losses = LossWatch(recorder, SKIPS_IN_A_ROW[engine.precision])
     last_save_step, last_save_time = state.step, clock()
     ending: Ending | None = None
     while ending is None and state.step < total:
@@ -110,9 +131,13 @@ def run_loop(
             kind = "budget" if code_sum == OUT_OF_BUDGET else "interrupted"
             ending = Ending(kind, reason, state)
             break
-        loss, result = _step(engine, micro_batches, int(global_valid), state, config, control)
+        rate = learning_rate(state.step, config.optim, total)
+        if config.model.dropout:
+            _seed_dropout(config.train.seed, state.step, control.rank)
+        loss_sum, result = _step(engine, micro_batches, int(global_valid), rate)
+        loss = control.total(loss_sum)[0] / global_valid
         state = _advance(state, loss, int(global_valid), result, config)
-        _watch_losses(state, loss, result, recent, precision, recorder)
+        losses.see(state, loss, result.applied)
         seconds = clock() - started
         watch.train += seconds
         watch.data_wait += data_wait
@@ -122,50 +147,46 @@ def run_loop(
         val_loss = None
         if state.step == total or is_due(state.step, config.eval.every_steps):
             began = clock()
-            val_loss = duties.evaluate()
+            val_loss = around.evaluate()
             pace.evaluated(clock() - began)
             state = _judge(state, val_loss)
         row_due = val_loss is not None or is_due(state.step, config.track.every_steps)
         if row_due or state.step == total:
-            recorder.row(_row(state, result, config, watch, val_loss))
+            recorder.row(_row(state, result.grad_norm, rate, config, watch))
             state = replace(state, pending_loss_sum=0.0, pending_tokens=0)
-            watch.restart()
+            watch = Stopwatch()
         if state.step == total or is_due(state.step, config.eval.sample_every_steps):
             began = clock()
-            duties.sample(state.step)
+            around.sample(state.step)
             pace.sampled(clock() - began)
         save_due = save_votes > 0 or is_due(state.step, config.checkpoint.every_steps)
         if save_due or state.step == total or pace.must_learn_save:
             began = clock()
-            duties.save(state)
+            around.save(state)
             last_save_step, last_save_time = state.step, clock()
             pace.saved(last_save_time - began)
     if ending is None:
         ending = Ending("finished", f"{total:,} steps done", state)
     if last_save_step != state.step:
-        duties.save(state)
+        around.save(state)
     return ending
 
 
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    """A function of step and rank instead of a state to save: resume is then exact for free."""
+    torch.manual_seed((seed * 1_000_003 + step) * 4099 + rank)
+
+
 def _step(
-    engine: Engine,
-    micro_batches: list[torch.Tensor],
-    global_valid: int,
-    state: TrainState,
-    config: Config,
-    control: Control,
+    engine: Engine, micro_batches: list[torch.Tensor], global_valid: int, rate: float
 ) -> tuple[float, StepResult]:
-    """One optimizer step; returns the mean loss over the step's targets on all ranks."""
-    if config.model.dropout:
-        # A function of step and rank instead of a state to save: resume is then exact for free.
-        torch.manual_seed((config.train.seed * 1_000_003 + state.step) * 4099 + control.rank)
+    """One optimizer step; returns the summed loss over this rank's targets."""
     loss_sum = torch.zeros((), device=engine.device, dtype=torch.float64)
     for micro_cpu in micro_batches:
         micro = micro_cpu.to(engine.device, non_blocking=True)
         loss_sum += engine.accumulate(micro[:, :-1], micro[:, 1:], global_valid)
-    rate = learning_rate(state.step, config.optim, config.total_steps)
     result = engine.step(rate)
-    return control.total(float(loss_sum))[0] / global_valid, result
+    return float(loss_sum), result
 
 
 def _advance(
@@ -184,31 +205,33 @@ def _advance(
     )
 
 
-def _watch_losses(
-    state: TrainState,
-    loss: float,
-    result: StepResult,
-    recent: deque[float],
-    precision: str,
-    recorder: Recorder,
-) -> None:
-    if not result.applied:
-        recorder.note(
-            f"step {state.step:,} skipped: loss {loss:.4g}, gradient not finite "
-            f"({state.step - state.applied_steps:,} skipped so far)"
-        )
-        if state.skipped_in_a_row >= SKIPS_IN_A_ROW[precision]:
-            raise Diverged(
-                f"the last {state.skipped_in_a_row} steps had non-finite gradients; the run is "
-                f"stopped at step {state.step:,} and its last checkpoint kept; "
-                f"lower optim.peak_lr, lengthen optim.warmup_steps, or check the data"
+class LossWatch:
+    """Notes spikes and skipped steps; too many skipped in a row end the run."""
+
+    def __init__(self, recorder: Recorder, most_skips: int) -> None:
+        self._recorder, self._most_skips = recorder, most_skips
+        self._recent: deque[float] = deque(maxlen=50)
+
+    def see(self, state: TrainState, loss: float, applied: bool) -> None:
+        """The loss of the step that led to `state`; raises Diverged."""
+        if not applied:
+            self._recorder.note(
+                f"step {state.step:,} skipped: loss {loss:.4g}, gradient not finite "
+                f"({state.step - state.applied_steps:,} skipped so far)"
             )
-        return
-    if len(recent) >= 20 and loss > median(recent) + SPIKE_NATS:
-        recorder.note(
-            f"loss spike at step {state.step:,}: {loss:.3f} after a median of {median(recent):.3f}"
-        )
-    recent.append(loss)
+            if state.skipped_in_a_row >= self._most_skips:
+                raise Diverged(
+                    f"the last {state.skipped_in_a_row} steps had non-finite gradients; the run is "
+                    f"stopped at step {state.step:,} and its last checkpoint kept; "
+                    f"lower optim.peak_lr, lengthen optim.warmup_steps, or check the data"
+                )
+            return
+        usual = median(self._recent) if len(self._recent) >= 20 else math.inf
+        if loss > usual + SPIKE_NATS:
+            self._recorder.note(
+                f"loss spike at step {state.step:,}: {loss:.3f} after a median of {usual:.3f}"
+            )
+        self._recent.append(loss)
 
 
 def _judge(state: TrainState, val_loss: float) -> TrainState:
@@ -218,19 +241,17 @@ def _judge(state: TrainState, val_loss: float) -> TrainState:
 
 
 def _row(
-    state: TrainState, result: StepResult, config: Config, watch: Stopwatch, val_loss: float | None
+    state: TrainState, grad_norm: float, rate: float, config: Config, watch: Stopwatch
 ) -> dict[str, Any]:
     row = {
         "step": state.step,
         "tokens": state.tokens,
         "loss": state.pending_loss_sum / state.pending_tokens if state.pending_tokens else None,
-        "grad_norm": result.grad_norm,
-        "lr": learning_rate(state.step - 1, config.optim, config.total_steps),
+        "grad_norm": grad_norm,
+        "lr": rate,
         "skipped": state.step - state.applied_steps,
         "tokens_per_s": watch.steps * config.train.batch_tokens / watch.train,
         "step_s": watch.train / watch.steps,
         "data_wait_s": watch.data_wait / watch.steps,
     }
-    if val_loss is not None:
-        row["val_loss"] = val_loss
-    return row
+    return row if state.val_loss is None else row | {"val_loss": state.val_loss}

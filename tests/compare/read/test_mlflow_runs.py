@@ -17,12 +17,13 @@ from gpt2dist.track.mlflow_uri import default_uri
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 
-def track(folder, uri, status, val_tokens_per_byte=None):
+def track(folder, uri, ended, val_tokens_per_byte=None):
     tags = {"device": "NVIDIA A100-SXM4-80GB", "workers": "1", "price_source": "config",
             "val_tokens_per_byte": str(val_tokens_per_byte)}  # fmt: skip
     config = load_dumped(folder / "config.yaml")
-    tracker = MlflowTracker(folder, config, uri, attempt_id="1", tags=tags, on_trouble=pytest.fail)
-    assert tracker.close(status)
+    tracker = MlflowTracker(folder, config, uri, attempt_id="1", tags=tags)
+    tracker.start()
+    assert tracker.close(ended)
 
 
 def test_store_and_folder_tell_the_same_story(make, runs_dir):
@@ -31,8 +32,8 @@ def test_store_and_folder_tell_the_same_story(make, runs_dir):
     whole = make("whole", *length, predicted=predicted, val_tokens_per_byte=0.25)
     cut = make("cut", *length, "train.seed=1", curve=((1, 5.0), (8, 4.0)), ended="budget")
     uri = default_uri(runs_dir)
-    track(whole, uri, "FINISHED", val_tokens_per_byte=0.25)
-    track(cut, uri, "FINISHED")
+    track(whole, uri, "finished", val_tokens_per_byte=0.25)
+    track(cut, uri, "finished")
 
     from mlflow import MlflowClient
 

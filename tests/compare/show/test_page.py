@@ -10,8 +10,8 @@ import re
 import pytest
 
 from gpt2dist.compare.command import CompareRequest, compare, read_runs
-from gpt2dist.compare.comparison import compare_runs
 from gpt2dist.compare.show.page import embedded, page
+from gpt2dist.compare.stats.comparison import compare_runs
 from tests.compare import chromium
 
 needs_chromium = pytest.mark.skipif(

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from gpt2dist.compare.comparison import compare_runs
 from gpt2dist.compare.read.run_folders import read_run
+from gpt2dist.compare.stats.comparison import compare_runs
 from gpt2dist.compare.stats.frontier import not_overtaken, pareto, reached_by, spent_to_reach
 
 

@@ -90,8 +90,8 @@ def test_a_large_line_file_is_cut_at_every_possible_byte_without_loss(tmp_path):
 
 
 def test_units_begin_at_lines_wherever_the_cut_falls(tmp_path):
-    from gpt2dist.data.prepare.readers import read_jsonl
-    from gpt2dist.data.prepare.units import Unit
+    from gpt2dist.data.prepare.corpus import read_jsonl
+    from gpt2dist.data.prepare.files import Unit
 
     path = tmp_path / "small.jsonl"
     path.write_text(jsonl(["a", "bb", "", "cc"]) + '\n{"text": "no newline at the end"}')

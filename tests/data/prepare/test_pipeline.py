@@ -231,15 +231,15 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(corpus, tmp_path, how, l
     assert ended.returncode != 0
     with pytest.raises(BadInput, match="unfinished"):
         load_dataset_folder(out)
-    (out / "train-00099.bin.abc.tmp").write_bytes(b"half")
-    (out / ".units" / "00007.val.bin.abc.tmp").write_bytes(b"half")
+    (out / ".train-00099.bin.abc.partial").write_bytes(b"half")
+    (out / ".units" / ".00007.val.bin.abc.partial").write_bytes(b"half")
     finished = len(list((out / ".units").glob("0*.json")))
     seen = []
     prepare(config(corpus), out, local=True, progress=seen.append)
     assert finished >= 3
     assert len(seen) <= seen[-1].units - 3, "finished units were done again"
     assert shards_of(out) == shards_of(whole)
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob(".*partial*"))
 
 
 def test_a_shard_cut_short_after_its_unit_finished_is_made_again(corpus, tmp_path):
@@ -277,7 +277,7 @@ def test_two_preparations_of_one_folder_do_not_mix(corpus, tmp_path):
         first.stdout.readline()  # it now waits in the middle of its work
         second = run_prepare(corpus, out)
         first.stdin.close()
-    assert "is being prepared by another process" in second.stderr
+    assert f"another process is preparing {out}" in second.stderr
     assert first.returncode == 0
     verify(load_dataset_folder(out))
 
@@ -288,9 +288,9 @@ def test_a_full_disk_is_one_line_and_no_manifest(corpus, tmp_path):
     ended = run_prepare(corpus, out, limit_bytes=50_000)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"one line: {out}/")
-    assert "could not be written" in line
+    assert line.startswith(f"one line: cannot write {out}/")
+    assert "is there space left?" in line
     assert not (out / "manifest.json").exists()
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob(".*partial*"))
     prepare(config(corpus), out, local=True)
     verify(load_dataset_folder(out))

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gpt2dist.data.serve.order import window_index
-from gpt2dist.data.serve.stream import StreamPlan, memmap_batches, ray_batches
+from gpt2dist.data.serve.stream import memmap_batches, ray_batches
+from gpt2dist.data.serve.windows import StreamPlan
 from gpt2dist.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt2dist.launch.machine.mirror import Bucket, copy, pull, push
-from gpt2dist.sweep.spec.sweep import SWEEPS_FOLDER
-from gpt2dist.sweep.trial.journal import JOURNAL_FILE
+from gpt2dist.launch.machine.bucket import Bucket, copy
+from gpt2dist.launch.machine.mirror import pull, push
+from gpt2dist.run_files import JOURNAL_FILE, SWEEPS
 
 RUN = "gpt2-124m-69e8053c"
 
@@ -153,7 +153,7 @@ def test_an_upload_cut_short_anywhere_leaves_no_false_checkpoint(runs, tmp_path,
     assert tree(tmp_path / "bucket" / RUN) == tree(runs / RUN)
 
 
-SWEEP = f"{SWEEPS_FOLDER}/lr_124m"
+SWEEP = f"{SWEEPS}/lr_124m"
 "As the sweep itself names its folder; the mirror may not import that."
 
 

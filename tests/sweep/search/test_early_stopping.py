@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2dist.sweep.search.early_stopping import replay, stopping_rule
+from gpt2dist.sweep.search.early_stopping import EarlyStopping
 from gpt2dist.sweep.spec.sweep import Scheduler
 from gpt2dist.sweep.trial.trial import Trial, TrialRecord
 from tests.sweep.sweeping import sweep_of
@@ -31,23 +31,17 @@ def race(rule, trials, rows, out):
     for number, row in rows:
         if number not in out:
             reported[number].append(row)
-            if rule.on_trial_result(None, trials[number], row) == "STOP":
+            if rule.verdict(trials[number], row) is not None:
                 out.add(number)
     return reported, out
 
 
-def entered(rule, folder):
-    trials = trials_of(folder)
-    for trial in trials:
-        rule.on_trial_add(None, trial)
-    return trials
-
-
 def test_asha_stops_who_is_not_in_the_better_half_of_its_rung(tmp_path):
-    rule = stopping_rule(Scheduler("asha", "tokens", first=100, factor=2))
+    trials = trials_of(tmp_path)
+    rule = EarlyStopping(Scheduler("asha", "tokens", first=100, factor=2), trials)
     losses = [5.0, 4.0, 4.4, 4.6, 3.9, 4.5, 4.3]
     rows = [(n, {"tokens": 100, "val_loss": loss}) for n, loss in enumerate(losses)]
-    _, out = race(rule, entered(rule, tmp_path), rows, set())
+    _, out = race(rule, trials, rows, set())
     # By hand: a trial goes on if it is not above the median of those who came there before it.
     wanted = {n for n in range(1, 7) if losses[n] > sorted(losses[:n])[n // 2] and n % 2} | {
         n
@@ -67,13 +61,12 @@ def test_a_resumed_scheduler_decides_as_if_it_had_never_been_interrupted(kind, t
         for n in reversed(range(7))
     ]
     for cut in (20, 33, 50):
-        whole = stopping_rule(settings)
-        trials = entered(whole, tmp_path)
+        trials = trials_of(tmp_path)
+        whole = EarlyStopping(settings, trials)
         reported, out = race(whole, trials, rows[:cut], set())
         _, wanted = race(whole, trials, rows[cut:], out)
         states = ["stopped" if n in out else "running" for n in range(7)]
         again = trials_of(tmp_path, evaluations=reported, state=states)
-        resumed = stopping_rule(settings)
-        replay(resumed, settings, again)
+        resumed = EarlyStopping(settings, again)
         assert race(resumed, again, rows[cut:], out)[1] == wanted
         assert out != wanted  # something was left to decide

@@ -53,7 +53,7 @@ def test_where_and_for_how_much_may_change_and_nothing_else(tmp_path):
 BAD = {
     "unknown key of the space": (
         {"space": {"optim.peek_lr": {"grid": [1]}}},
-        "space over the unknown config key optim.peek_lr; did you mean optim.peak_lr?",
+        "unknown config key optim.peek_lr; did you mean optim.peak_lr?",
     ),
     "empty grid": (
         {"space": {"optim.peak_lr": {"grid": []}}},

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from gpt2dist.disk import remove_partials
 from gpt2dist.errors import RunFailure
+from gpt2dist.run_files import checkpoint_folders
 from gpt2dist.train.core import checkpoint
 from tests.train.ranks import run_ranks
 
@@ -97,7 +99,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(damage,
 
 
 def test_no_whole_checkpoint_is_a_failure_not_a_silent_restart(two_checkpoints):
-    for folder in checkpoint.list_checkpoints(two_checkpoints):
+    for folder in checkpoint_folders(two_checkpoints):
         damage_flip(folder)
     with pytest.raises(RunFailure, match=r"no checkpoint in .* is whole"):
         checkpoint.newest_valid(two_checkpoints, lambda note: None)
@@ -113,7 +115,7 @@ def test_pruning_keeps_the_newest_and_the_best(two_checkpoints):
         record["state"].update(step=step, val_loss=val_loss)
         (base / f"step-{step:08d}" / "state.json").write_text(json.dumps(record))
     checkpoint.prune(two_checkpoints, keep_last=2, keep_best=True, at_step=8)
-    kept = [folder.name for folder in checkpoint.list_checkpoints(two_checkpoints)]
+    kept = [folder.name for folder in checkpoint_folders(two_checkpoints)]
     assert kept == ["step-00000008", "step-00000007", "step-00000005"]
     assert checkpoint.best(two_checkpoints).state.step == 5
 
@@ -129,5 +131,5 @@ def test_leftovers_of_an_interrupted_save_never_count(two_checkpoints):
     base = two_checkpoints / "checkpoints"
     (base / "step-00000004").rename(base / ".partial-step-00000004")
     assert checkpoint.newest_valid(two_checkpoints, pytest.fail).state.step == 3
-    checkpoint.sweep_partial(two_checkpoints)
+    remove_partials(base)
     assert [path.name for path in base.iterdir()] == ["step-00000003"]

@@ -9,11 +9,16 @@ import pytest
 import torch
 
 from gpt2dist.config.load import resolve
-from gpt2dist.train.core.checkpoint import TrainState
-from gpt2dist.train.core.control import Control
+from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import StepResult
-from gpt2dist.train.core.loop import INTERRUPTED, RUNNING, Diverged, Duties, run_loop
-from gpt2dist.train.driver import single_process_group
+from gpt2dist.train.core.loop import (
+    INTERRUPTED,
+    RUNNING,
+    Diverged,
+    Surroundings,
+    TrainState,
+    run_loop,
+)
 
 CONTEXT, SEQUENCES = 8, 4
 WORDS = ["model.layers=1", "model.heads=2", "model.width=8", f"model.context={CONTEXT}",
@@ -27,6 +32,7 @@ class Script:
 
     device = torch.device("cpu")
     config = {"accumulation": 2}  # noqa: RUF012
+    precision = "fp32"
 
     def __init__(self, losses: list[float]) -> None:
         self._losses = iter(losses)
@@ -56,8 +62,6 @@ class Diary:
     def row(self, row):
         self.rows.append(row)
 
-    def tick(self, step, loss): ...
-
     def note(self, text):
         self.notes.append(text)
 
@@ -67,19 +71,13 @@ def play(losses: list[float], diary: Diary, state: TrainState | None = None):
     config = resolve("debug", [*WORDS, f"train.tokens={40 * SEQUENCES * CONTEXT}"])
     micro = torch.zeros(SEQUENCES // 2, CONTEXT + 1, dtype=torch.int64)
     saved: list[TrainState] = []
-    duties = Duties(evaluate=lambda: 1.0, sample=lambda step: None, save=saved.append)
     state = state or TrainState(0, 0, 0, "x", SEQUENCES)
     with single_process_group("cpu"):
-        ending = run_loop(
-            Script(losses[state.step :]),  # type: ignore[arg-type]
-            itertools.repeat(micro),
-            state,
-            config,
-            "fp32",
-            Control(),
-            diary,
-            duties,
+        around = Surroundings(
+            Control(), diary, evaluate=lambda: 1.0, sample=lambda step: None, save=saved.append
         )
+        engine = Script(losses[state.step :])
+        ending = run_loop(engine, itertools.repeat(micro), state, config, around)  # type: ignore[arg-type]
     return ending, saved
 
 

@@ -10,13 +10,11 @@ import torch
 
 from gpt2dist.config.load import resolve
 from gpt2dist.track.budget import BudgetGuard
-from gpt2dist.track.ledger import Ledger
-from gpt2dist.train.core.checkpoint import TrainState
-from gpt2dist.train.core.control import Control
+from gpt2dist.track.ledger import Attempt, Ledger
+from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import StepResult
-from gpt2dist.train.core.loop import OUT_OF_BUDGET, RUNNING, Duties, run_loop
+from gpt2dist.train.core.loop import OUT_OF_BUDGET, RUNNING, Surroundings, TrainState, run_loop
 from gpt2dist.train.core.pace import MARGIN
-from gpt2dist.train.driver import single_process_group
 
 USD_PER_SECOND = 0.2
 START, STEP, SAVE, EVALUATE, SAMPLE = 40.0, 1.0, 13.0, 5.0, 3.0
@@ -28,6 +26,7 @@ class Work:
 
     device = torch.device("cpu")
     config = {"accumulation": 1}  # noqa: RUF012
+    precision = "fp32"
 
     def __init__(self, seed: int) -> None:
         self.now, self._random = 1e9, random.Random(seed)
@@ -75,32 +74,31 @@ def test_a_run_never_costs_more_than_its_limit(tmp_path, row_every, save_every):
             f"budget.usd={limit}",
         ])  # fmt: skip
         work, saved = Work(seed), []
-        ledger = Ledger.open(
-            tmp_path / f"{seed}.json",
-            attempt_id="a",
-            started_at=work.now - START,
-            machines=1,
-            usd_per_hour=USD_PER_SECOND * 3600,
-            price_source="config",
-            clock=lambda work=work: work.now,
-        )
+        attempt = Attempt.starting("a", work.now - START, (USD_PER_SECOND * 3600, "config"))
+        path = tmp_path / f"{seed}.json"
+        ledger = Ledger.open(path, attempt, clock=lambda work=work: work.now)
         guard = BudgetGuard(config.budget, ledger)
 
         def save(state, work=work, saved=saved):
             work.takes(SAVE)
             saved.append(state.step)
 
-        duties = Duties(
-            evaluate=work.evaluate, sample=lambda _, work=work: work.takes(SAMPLE), save=save
-        )
         with single_process_group("cpu"):
+            around = Surroundings(
+                Control(),
+                Bill(guard),
+                evaluate=work.evaluate,
+                sample=lambda _, work=work: work.takes(SAMPLE),
+                save=save,
+                clock=lambda work=work: work.now,
+            )
             ending = run_loop(
                 work,  # type: ignore[arg-type]
                 itertools.repeat(torch.zeros(2, 9, dtype=torch.int64)),
                 TrainState(0, 0, 0, "x", 2),
-                config, "fp32", Control(), Bill(guard), duties,
-                clock=lambda work=work: work.now,
-            )  # fmt: skip
+                config,
+                around,
+            )
         spent = ledger.spent_at(work.now).usd
         assert (ending.kind, saved[-1]) == ("budget", ending.state.step)
         unspent_at_most = MARGIN * (STEP + SAVE + EVALUATE + SAMPLE) * USD_PER_SECOND

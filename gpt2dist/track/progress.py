@@ -30,14 +30,12 @@ class Progress:
         self,
         total_steps: int,
         *,
-        label: str = "",
         stream: TextIO | None = None,
         live: bool | None = None,
         columns: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total_steps = max(1, total_steps)
-        self._label = label
         self._stream: TextIO | None = stream or sys.stdout
         self._live = _is_terminal(self._stream) if live is None else live
         self._columns = columns
@@ -136,15 +134,12 @@ class Progress:
     def _live_line(self, columns: int) -> str:
         share = min(1.0, self._values["step"] / self._total_steps)
         parts = self._parts()
-        if self._label:
-            parts.insert(0, (7, self._label))
         while True:
             for width in BAR_COLUMNS:
                 full = round(share * width)
                 bar = self._marks[0] * full + self._marks[1] * (width - full)
                 words = [text for _, text in parts]
-                at = 1 if parts and parts[0][0] == 7 else 0
-                line = "  ".join([*words[:at], f"{bar} {int(share * 100):3d}%", *words[at:]])
+                line = "  ".join([f"{bar} {int(share * 100):3d}%", *words])
                 if len(line) <= columns:
                     return line
             if not parts:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from gpt2dist.human import human_count, human_duration, usd
-from gpt2dist.track.console import Progress
+from gpt2dist.track.progress import Progress
 
 ROW = {
     "step": 50,
@@ -41,25 +41,25 @@ def screen(text: str) -> list[str]:
     return lines
 
 
-def live(columns=100, **options):
+def live(columns=100):
     stream, clock = io.StringIO(), Clock()
-    bar = Progress(100, stream=stream, live=True, columns=columns, clock=clock, **options)
+    bar = Progress(100, stream=stream, live=True, columns=columns, clock=clock)
     return bar, stream, clock
 
 
 def test_the_line_says_how_far_how_good_how_fast_and_how_much():
-    bar, stream, clock = live(label="gpt2-124m", columns=120)
+    bar, stream, clock = live(columns=120)
     bar.tick(0)
     clock.at += 300
     bar.row({**ROW, "val_loss": 3.6})
     line = screen(stream.getvalue())[-1]
-    assert line.startswith("gpt2-124m  ━━━━━━━━━━━━────────────  50%  50/100  loss 3.5123  val 3.6")
+    assert line.startswith("━━━━━━━━━━━━────────────  50%  50/100  loss 3.5123  val 3.6")
     assert line.endswith("184k tok/s  MFU 41.2%  5m00s left  $1.23")
 
 
 @pytest.mark.parametrize("columns", [4, 12, 20, 33, 47, 60, 80, 200])
 def test_the_line_fits_any_terminal(columns):
-    bar, stream, clock = live(columns, label="gpt2-124m")
+    bar, stream, clock = live(columns)
     bar.tick(0)
     clock.at += 1000
     bar.row({**ROW, "val_loss": 3.6})
@@ -67,7 +67,7 @@ def test_the_line_fits_any_terminal(columns):
 
 
 def test_a_narrow_terminal_keeps_progress_and_loss():
-    bar, stream, clock = live(columns=40, label="gpt2-124m")
+    bar, stream, clock = live(columns=40)
     bar.tick(0)
     clock.at += 1000
     bar.row(ROW)

@@ -11,8 +11,8 @@ import random
 import pytest
 
 from gpt2dist.compare.command import CompareRequest, compare, read_runs
-from gpt2dist.compare.comparison import BITS, NATS, compare_runs
 from gpt2dist.compare.read.run_folders import _read_rows, read_run
+from gpt2dist.compare.stats.comparison import BITS, NATS, compare_runs
 from gpt2dist.config.load import identity, load_dumped
 from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare.pipeline import dataset_dir, prepare

@@ -52,22 +52,15 @@ def row(step, **values):
 
 
 def train(run_dir, uri, steps, *, resume_step=None, attempt="1", config=CONFIG, **close):
-    """An attempt that logs `steps`; returns what MLflow complained about."""
-    troubles: list[str] = []
+    """An attempt that logs `steps`; returns what MLflow complained about, else None."""
     with RowWriter(run_dir / "metrics.jsonl", resume_step) as rows:
-        tracker = MlflowTracker(
-            run_dir,
-            config,
-            uri,
-            attempt_id=attempt,
-            tags={"device": "cpu"},
-            on_trouble=troubles.append,
-        )
+        tracker = MlflowTracker(run_dir, config, uri, attempt_id=attempt, tags={"device": "cpu"})
+        tracker.start()
         for step in steps:
             rows.append(row(step))
         in_sync = tracker.close(**close)
-    assert in_sync == (not troubles)
-    return troubles
+    assert in_sync == (tracker.trouble is None)
+    return tracker.trouble
 
 
 def stored(run_dir, uri):
@@ -84,7 +77,7 @@ def history(run_dir, uri, key="loss"):
 
 
 def test_a_run_arrives_with_rows_params_tags_and_status(run_dir, uri, tmp_path):
-    assert train(run_dir, uri, range(1, 301)) == []
+    assert train(run_dir, uri, range(1, 301)) is None
     client, run = stored(run_dir, uri)
     assert history(run_dir, uri) == [(step, 1 / step) for step in range(1, 301)]
     assert set(run.data.metrics) == {"tokens", "loss"}, "null is not a metric"
@@ -97,11 +90,12 @@ def test_a_run_arrives_with_rows_params_tags_and_status(run_dir, uri, tmp_path):
 
 
 def test_a_resumed_run_is_the_same_mlflow_run_and_no_step_is_doubled(run_dir, uri):
-    train(run_dir, uri, range(1, 41), status="KILLED")
+    train(run_dir, uri, range(1, 41), ended="interrupted")
     _, first = stored(run_dir, uri)
     assert first.info.status == "KILLED"
     other_place = replace(CONFIG, cluster=replace(CONFIG.cluster, cpu_workers=7))
-    assert train(run_dir, uri, range(26, 61), resume_step=25, attempt="2", config=other_place) == []
+    trouble = train(run_dir, uri, range(26, 61), resume_step=25, attempt="2", config=other_place)
+    assert trouble is None
     client, second = stored(run_dir, uri)
     assert second.info.run_id == first.info.run_id
     assert len(client.search_runs([second.info.experiment_id])) == 1
@@ -156,17 +150,10 @@ def test_sync_fills_gaps(run_dir, uri):
 
 
 def test_rows_written_while_workers_restart_are_followed(run_dir, uri):
-    troubles: list[str] = []
     rows = RowWriter(run_dir / "metrics.jsonl", None)
-    tracker = MlflowTracker(
-        run_dir,
-        CONFIG,
-        uri,
-        attempt_id="1",
-        tags={},
-        on_trouble=troubles.append,
-        send_seconds=0.02,
-    )
+    tracker = MlflowTracker(run_dir, CONFIG, uri, attempt_id="1", tags={})
+    tracker.send_seconds = 0.02
+    tracker.start()
     for resume_step in (None, 4, 8, 12):
         rows.close()
         rows = RowWriter(run_dir / "metrics.jsonl", resume_step)
@@ -174,7 +161,7 @@ def test_rows_written_while_workers_restart_are_followed(run_dir, uri):
             rows.append(row(step))
     rows.close()
     assert tracker.close()
-    assert troubles == []
+    assert tracker.trouble is None
     assert history(run_dir, uri) == [(step, 1 / step) for step in range(1, 19)]
 
 
@@ -202,19 +189,16 @@ def closed_port():
 def test_a_dead_server_costs_one_line_and_no_time(run_dir, uri):
     dead = f"http://someone:secret@127.0.0.1:{closed_port()}"
     begin = time.monotonic()
-    troubles: list[str] = []
     with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        tracker = MlflowTracker(
-            run_dir, CONFIG, dead, attempt_id="1", tags={}, on_trouble=troubles.append
-        )
+        tracker = MlflowTracker(run_dir, CONFIG, dead, attempt_id="1", tags={})
+        tracker.start()
         for step in range(1, 201):
             rows.append(row(step))
         assert time.monotonic() - begin < 3, "rows do not wait for MLflow"
         assert not tracker.close()
-    assert len(troubles) == 1
-    assert "nobody answers there" in troubles[0]
-    assert "gpt2dist track sync" in troubles[0]
-    assert "secret" not in troubles[0]
+    assert "nobody answers there" in tracker.trouble
+    assert "gpt2dist track sync" in tracker.trouble
+    assert "secret" not in tracker.trouble
     with pytest.raises(RunFailure, match="nobody answers there") as failure:
         sync(run_dir, CONFIG, dead)
     assert "secret" not in str(failure.value)
@@ -225,17 +209,14 @@ def test_a_locked_database_does_not_hold_up_the_end_of_training(run_dir, uri, tm
     train(run_dir, uri, [1])
     lock = sqlite3.connect(tmp_path / "runs" / "mlflow.db")
     lock.execute("BEGIN EXCLUSIVE")
-    troubles: list[str] = []
     with RowWriter(run_dir / "metrics.jsonl", 1) as rows:
-        tracker = MlflowTracker(
-            run_dir, CONFIG, uri, attempt_id="2", tags={}, on_trouble=troubles.append
-        )
+        tracker = MlflowTracker(run_dir, CONFIG, uri, attempt_id="2", tags={})
+        tracker.start()
         rows.append(row(2))
         begin = time.monotonic()
         assert not tracker.close(deadline_seconds=0.5)
         assert time.monotonic() - begin < 2
-    assert len(troubles) == 1
-    assert "did not answer within 0.5 s" in troubles[0]
+    assert "did not answer within 0.5 s" in tracker.trouble
     lock.rollback()
     lock.close()
     assert tracker.close(deadline_seconds=30), "the thread goes on once the lock is gone"
@@ -245,14 +226,14 @@ def test_a_locked_database_does_not_hold_up_the_end_of_training(run_dir, uri, tm
 def test_an_unusable_store_is_one_line(run_dir, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for uri in (f"sqlite:///{tmp_path}/file/mlflow.db", "gopher://host/x"):
-        troubles = train(run_dir, uri, [1])
-        assert len(troubles) == 1
-        assert "\n" not in troubles[0]
+        trouble = train(run_dir, uri, [1])
+        assert trouble
+        assert "\n" not in trouble
 
 
 def test_trials_of_a_sweep_share_one_new_database(tmp_path, uri):
     folders = [tmp_path / "runs" / name for name in ("a", "b", "c")]
-    troubles: list[list[str]] = []
+    troubles: list[str | None] = []
     threads = [
         threading.Thread(target=lambda at=folder: troubles.append(train(at, uri, [1, 2])))
         for folder in folders
@@ -261,7 +242,7 @@ def test_trials_of_a_sweep_share_one_new_database(tmp_path, uri):
         thread.start()
     for thread in threads:
         thread.join()
-    assert troubles == [[], [], []]
+    assert troubles == [None, None, None]
     runs = {stored(folder, uri)[1].info.run_id for folder in folders}
     assert len(runs) == 3
 

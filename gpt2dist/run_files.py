@@ -1,0 +1,111 @@
+"""The names of the files through which runs, sweeps and datasets are known, and what they say.
+
+runs/RUN/config.yaml       what is trained; makes the folder a run's
+runs/RUN/metrics.jsonl     one row per logged step
+runs/RUN/checkpoints/step-00000250/state.json
+runs/sweeps/SWEEP/journal.jsonl, and one run folder per trial
+data/DATASET/manifest.json vouches for the shards beside it
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2dist.disk import write_atomically
+
+CONFIG_FILE = "config.yaml"
+ROWS_FILE = "metrics.jsonl"
+LEDGER_FILE = "ledger.json"
+EVENTS_FILE = "events.jsonl"
+"What rank 0 says beside its rows; the driver shows it."
+SAMPLES_FILE = "samples.txt"
+SUMMARY_FILE = "summary.json"
+CURVE_FILE = "curve.png"
+MLFLOW_FILE = "mlflow.json"
+"Which MLflow run belongs to the folder."
+ERROR_FILE = "error.log"
+STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
+DRIVER_LOCK, RANK_LOCK = ".driver.lock", ".rank0.lock"
+CHECKPOINTS, CHECKPOINT_STATE = "checkpoints", "state.json"
+
+SWEEPS = "sweeps"
+"Folder below the runs that holds a folder of trials per sweep."
+JOURNAL_FILE = "journal.jsonl"
+SWEEP_LOCK = ".sweep.lock"
+OUTPUT_FILE = "output.txt"
+"What the trial's process printed, all its starts."
+BEST_FILE, SWEEP_SUMMARY_FILE, SWEEP_PICTURE_FILE = "best.yaml", "sweep.json", "sweep.png"
+
+MANIFEST = "manifest.json"
+
+
+class Tail:
+    """New whole lines of a JSONL file that may be replaced while it is read."""
+
+    def __init__(self, path: Path, from_end: bool = False) -> None:
+        self._path, self._inode, self._offset = path, -1, 0
+        if from_end and path.exists():
+            status = path.stat()
+            self._inode, self._offset = status.st_ino, status.st_size
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Records added since the last call; a line still being written waits for the next."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            status = self._path.stat()
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                self._inode, self._offset = status.st_ino, 0
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def checkpoint_folder(run_dir: Path, step: int) -> Path:
+    return run_dir / CHECKPOINTS / f"step-{step:08d}"
+
+
+def checkpoint_folders(run_dir: Path) -> list[Path]:
+    """Finished checkpoints, newest first; whether they are whole is not checked."""
+    return sorted((run_dir / CHECKPOINTS).glob("step-*"), reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    """The optimizer step in a checkpoint folder's name."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def write_error(run_dir: Path, error: BaseException) -> None:
+    """The whole trace of what broke a run, for whoever wants more than one line."""
+    (run_dir / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
+
+
+def request_stop(run_dir: Path, signal_name: str) -> None:
+    """Ask the workers of a run to save and leave at the next step."""
+    write_atomically(run_dir / STOP_FILE, signal_name)
+
+
+def write_outcome(run_dir: Path, **outcome: Any) -> None:
+    """How the workers ended, for the driver; a failure is not replaced by a later one."""
+    path = run_dir / OUTCOME_FILE
+    if not path.exists():
+        write_atomically(path, json.dumps(outcome))
+
+
+def read_outcome(run_dir: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((run_dir / OUTCOME_FILE).read_text())
+    except (OSError, ValueError):
+        return None
