@@ -47,7 +47,7 @@ CLOCK_EXPONENT = 1 / 3
 class Throughput:
     tokens_per_s: float
     low: float
-    "low to high: the 80 % interval of published runs whose source the fit had not seen."
+    "low to high: holds 80 % of published runs of sources that the fit had not seen."
     high: float
     mfu: float | None
     """Model FLOPs over the dense peak of the precision (TF32's for fp32 where there is TF32).
@@ -57,20 +57,21 @@ class Throughput:
     step_seconds: float
     compute_seconds: float
     communication_seconds: float
-    "What is not hidden behind the backward pass."
+    "What is not hidden behind the backward pass, and the wait for the slowest GPU."
     optimizer_seconds: float
 
 
 def predict(
-    model: ModelConfig, hardware: Hardware, layout: Layout, *, internode_gbs: float = 12.5
+    model: ModelConfig, hardware: Hardware, layout: Layout, *, internode_gbs: float | None = None
 ) -> Throughput:
-    """Speed of `layout` on `hardware`; `internode_gbs` is what one node sends, in GB/s.
+    """Speed of `layout` on `hardware`; `internode_gbs` replaces what its network sends, in GB/s.
 
     DeepSpeed hides collectives behind the backward pass at stage 3 only (its default overlap_comm).
     """
     if (layout.gpus_per_node, layout.nodes) != (hardware.gpus_per_node, hardware.nodes):
         raise ValueError(f"layout of {layout.gpus} GPUs on hardware of {hardware.gpus}")
     overlaps = layout.zero_stage == 3
+    internode_gbs = internode_gbs or hardware.network_gbit / 8
     work = describe(model, hardware, layout, internode_gbs=internode_gbs, overlaps=overlaps)
     constants, low, high = fitted()
     compute, communication = step_seconds(work, constants)
@@ -129,7 +130,6 @@ def describe(
     alone = hardware.gpus_per_node == 1
     return Work(
         flops_per_s=1e12 * ceiling_tflops(gpu, layout.precision),
-        hopper=float(gpu.data_center and gpu.generation >= 9),
         bytes_per_s=1e9 * gpu.bandwidth_gbs,
         matmul_flops=matmul,
         attention_flops=0 if attention_v1 else attention,
@@ -137,6 +137,7 @@ def describe(
         eager_units=units * (kernels == "eager"),
         compiled_units=units * (kernels == "compiled"),
         hand_written_units=units * (kernels == "hand-written"),
+        autocast=float(layout.mixed_precision == "autocast" and layout.precision != "fp32"),
         score_units=scores,
         fixed_bytes=WEIGHT_BYTES * matmul_weights
         + tokens * model.vocab * LOGIT_BYTES[kernels] * word,
@@ -150,6 +151,7 @@ def describe(
         micro_bytes=micro_bytes * (hardware.gpus - 1) / hardware.gpus,
         hops=(hardware.gpus - 1) * _collectives(layout, model.layers),
         overlaps=float(overlaps),
+        slowest=math.sqrt(math.log(hardware.gpus)),
         optimizer_seconds=_optimizer_seconds(layout, hardware, trained),
     )
 
