@@ -14,18 +14,18 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from gpt2dist.config.load import resolve
-from gpt2dist.config.schema import Config
+from gpt2dist.config.schema import ClusterConfig, Config
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.machine.hardware import Gpu, Hardware, gpu_named
-from gpt2dist.plan.machine.prices import Offer, offers, own_machine
+from gpt2dist.plan.machine.prices import Offer, offers, own_offer
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import plan_run
 
 RECIPES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
 GPUS = (
     "T4", "L4", "RTX4070Ti", "RTX4070TiSUPER", "RTX3090", "RTX4090",
-    "A100", "A100-80GB", "H100", "H200",
+    "A100-40GB-SXM", "A100-80GB-SXM", "A100-80GB-PCIe", "H100-SXM", "H200",
 )  # fmt: skip
 COUNTS = (1, 2, 4, 8)
 USD_PER_KWH = 0.30
@@ -100,8 +100,8 @@ def _cell(config: Config, gpu: Gpu, count: int, letters: dict[str, str]) -> str:
     offer = _cheapest(gpu, count)
     own = offer is None
     if offer is None:
-        watts = count * gpu.watts + HOST_WATTS
-        offer = own_machine(gpu.key, count, watts, USD_PER_KWH)
+        power = ClusterConfig(watts=count * gpu.watts + HOST_WATTS, usd_per_kwh=USD_PER_KWH)
+        offer = own_offer(power, gpu.key, count)
     plan: Plan = plan_run(config, Hardware(gpu, count), offer)
     if not plan.runs or plan.hours is None or plan.usd is None:
         return "-"
@@ -114,13 +114,10 @@ def _cell(config: Config, gpu: Gpu, count: int, letters: dict[str, str]) -> str:
 
 
 def _cheapest(gpu: Gpu, count: int) -> Offer | None:
-    """From the package's table, whatever catalog this machine has: the page is the same anywhere.
-
-    Only offers of this very card: PCIe variants have rows of their own.
-    """
+    """From the package's table: the page is the same whatever catalog a machine has."""
     with as_file(files("gpt2dist.plan.machine") / "prices.csv") as table:
         found = offers(gpu.key, count, spot=False, table=table)
-    return next((o for o in found if gpu_named(o.planned_as).key == gpu.key), None)
+    return found[0] if found else None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Sequence
-from decimal import Decimal
 
 COUNT = re.compile(
     r"([+-]?(?:\d[\d_]*|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:e[+-]?\d{1,6})?)([KMBT]?)", re.I
@@ -41,6 +40,8 @@ def parse_count(text: str) -> int:
 
     Raises ValueError for anything else, also for numbers that are not whole.
     """
+    from decimal import Decimal
+
     found = COUNT.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is no count; write it as 10B, 300M, 2.5k or 1e9")

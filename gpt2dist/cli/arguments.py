@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -63,8 +62,10 @@ def add_device(verb: argparse.ArgumentParser) -> None:
 
 def request(kind: Callable[..., T], arguments: argparse.Namespace, **given: object) -> T:
     """The dataclass `kind`, each field from `given` or from the argument of its name."""
+    from dataclasses import fields
+
     words = {**vars(arguments), **given}
-    return kind(**{field.name: words[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    return kind(**{field.name: words[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def split_on(words: Sequence[str]) -> tuple[str | None, list[str]]:

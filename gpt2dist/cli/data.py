@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 
 from gpt2dist.cli.arguments import Verbs, count, say
 
@@ -34,6 +33,8 @@ def add_parser(verbs: Verbs) -> None:
 
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Tokenise a source, with progress, and describe what came of it."""
+    from dataclasses import fields
+
     from gpt2dist.config.schema import DataConfig
     from gpt2dist.config.typed import typed_value
     from gpt2dist.data.prepare.pipeline import prepare

@@ -7,11 +7,10 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, count, split_on
+from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, count, request, split_on
 from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     on, overrides = split_on(arguments.overrides)
     recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
     configs = [resolve(recipe, overrides) for recipe in recipes]
-    goal = Goal(**{field.name: getattr(arguments, field.name) for field in fields(Goal)})
+    goal = request(Goal, arguments)
     if arguments.rows < 1:
         raise BadInput(f"--rows {arguments.rows} must be at least 1")
     basis = Basis(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 from pathlib import Path
 
 from gpt2dist.cli.arguments import Verbs, add_runs_dir
@@ -21,6 +20,8 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve MLflow until Ctrl-C."""
+    import subprocess
+
     from gpt2dist.track.mlflow_uri import default_uri, ui_command, ui_environment
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(arguments.runs_dir))

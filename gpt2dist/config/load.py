@@ -123,7 +123,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(config: Config, base: Config) -> list[str]:
+def overrides_of(config: Config, base: Config) -> list[str]:
     """The overrides that make `config` of `base`."""
     old = flatten(to_tree(base))
     new = flatten(to_tree(config))

@@ -101,10 +101,28 @@ class ClusterConfig:
     usd_per_hour: Annotated[float, not_negative(most=1e6, why="8 H100 cost 10 to 100")] | None = (
         None
     )
-    "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else watts x usd_per_kwh, else 0."
+    "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else own_usd_per_hour, else 0."
     watts: Annotated[float, not_negative(most=1e6, why="72 B200 draw 1.2e5")] | None = None
     "Draw of one own machine under load."
     usd_per_kwh: Annotated[float, not_negative(most=100, why="homes pay 0.05 to 0.5")] | None = None
+    purchase_usd: Annotated[float, not_negative(most=1e8, why="8 B200 cost 5e5")] | None = None
+    "What one own machine cost to buy; its hours bear their share of it."
+    lifetime_hours: Annotated[float, positive(most=1e6, why="ten years are 87,600")] | None = None
+    "Hours under load in a machine's life."
+    network_gbit: Annotated[float, positive(most=1e5, why="72 B200 send 28,800")] | None = None
+    "Between machines, what one of them sends; None: 100 Gbit/s in plans."
+
+    @property
+    def own_usd_per_hour(self) -> tuple[float, str] | None:
+        """An hour of one own machine, and what it is made of: its price, or power and purchase."""
+        if self.usd_per_hour is not None:
+            return self.usd_per_hour, "config"
+        parts = {}
+        if self.watts is not None and self.usd_per_kwh is not None:
+            parts["power"] = self.watts / 1000 * self.usd_per_kwh
+        if self.purchase_usd is not None and self.lifetime_hours is not None:
+            parts["purchase"] = self.purchase_usd / self.lifetime_hours
+        return (sum(parts.values()), " and ".join(parts)) if parts else None
 
 
 @dataclass(frozen=True)

@@ -58,3 +58,5 @@ def _combination_problems(config: Config) -> Iterator[str]:
         )
     if config.cluster.watts is not None and config.cluster.usd_per_kwh is None:
         yield "cluster.watts needs cluster.usd_per_kwh to become a price"
+    if (config.cluster.purchase_usd is None) != (config.cluster.lifetime_hours is None):
+        yield "cluster.purchase_usd and cluster.lifetime_hours make a price together; give both"

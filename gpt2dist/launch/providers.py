@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.errors import BadInput
+from gpt2dist.plan.machine.prices import MULTI_NODE
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,6 @@ class Provider:
 
     name: str
     "As SkyPilot writes it in `infra:`."
-    multi_node: bool
     mounts_buckets: bool
     "SkyPilot can mount a bucket as a folder; elsewhere only copy one at launch."
     spot: bool
@@ -29,13 +29,16 @@ class Provider:
     login: str
     "The command that sets the credentials."
 
+    @property
+    def multi_node(self) -> bool:
+        return self.name in MULTI_NODE
+
 
 PROVIDERS = {
     provider.name: provider
     for provider in (
         Provider(
             name="lambda",
-            multi_node=True,
             mounts_buckets=True,
             spot=False,
             stops=False,
@@ -45,7 +48,6 @@ PROVIDERS = {
         ),
         Provider(
             name="runpod",
-            multi_node=False,
             mounts_buckets=False,
             spot=True,
             stops=False,
@@ -55,7 +57,6 @@ PROVIDERS = {
         ),
         Provider(
             name="vast",
-            multi_node=False,
             mounts_buckets=False,
             spot=True,
             stops=True,
@@ -65,7 +66,6 @@ PROVIDERS = {
         ),
         Provider(
             name="gcp",
-            multi_node=True,
             mounts_buckets=True,
             spot=True,
             stops=True,
@@ -75,7 +75,6 @@ PROVIDERS = {
         ),
         Provider(
             name="aws",
-            multi_node=True,
             mounts_buckets=True,
             spot=True,
             stops=True,

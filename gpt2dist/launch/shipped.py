@@ -76,18 +76,18 @@ TRAININGS = {
     "h100x8_774m": Training(
         "GPT-2 774M, 30B tokens, on one machine with eight H100.",
         "gpt2-774m",
-        (("vast", "H100:8"), ("runpod", "H100:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
+        (("vast", "H100:8"), ("runpod", "H100-SXM:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
     ),
     "h100x8_1558m": Training(
         "GPT-2 1558M (XL), 30B tokens, on one machine with eight H100.",
         "gpt2-1558m",
-        (("vast", "H100:8"), ("runpod", "H100:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
+        (("vast", "H100:8"), ("runpod", "H100-SXM:8"), ("lambda", "H100:8"), ("aws", "H100:8")),
     ),
     "a100x8_1558m": Training(
         "GPT-2 1558M (XL), 30B tokens, on one machine with eight A100 80GB.",
         "gpt2-1558m",
         (
-            ("runpod", "A100-80GB:8"),
+            ("runpod", "A100-80GB-SXM:8"),
             ("lambda", "A100-80GB:8"),
             ("aws", "A100-80GB:8"),
         ),
@@ -155,8 +155,8 @@ def plans(training: Training) -> list[Plan]:
 def _packaged_offer(hardware: Hardware, provider: str, spot: bool) -> Offer:
     """From the package's table, whatever catalog this machine has: the files are for everyone."""
     table = Path(str(package_files("gpt2dist.plan.machine").joinpath("prices.csv")))
-    gpu, count = hardware.gpu.key, hardware.gpus_per_node
-    found = offers(gpu, count, spot=spot, provider=provider, table=table)
+    name, count = hardware.name, hardware.gpus_per_node
+    found = offers(name, count, spot=spot, provider=provider, table=table)
     return replace(found[0], source=f"package table of {TABLE_DATE}")
 
 

@@ -20,7 +20,7 @@ from gpt2dist.launch.providers import PROVIDERS, require_capable, require_creden
 from gpt2dist.plan.goals import WHOLE, Goal
 from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import Basis, offer_for, plan_run
+from gpt2dist.plan.planner import Basis, plan_on
 
 Tree = dict[str, Any]
 
@@ -104,10 +104,10 @@ def _require_rented(config: Config) -> None:
             f"budget.usd={config.budget.usd:g}: a launch has one limit for run and machines; "
             f"give it as --usd {config.budget.usd:g}"
         )
-    if config.cluster.usd_per_hour is not None or config.cluster.watts is not None:
+    if config.cluster.own_usd_per_hour is not None:
         raise BadInput(
-            "cluster.usd_per_hour and cluster.watts price machines of your own; launch rents: "
-            "leave them out, or run `gpt2dist train` there"
+            "cluster.usd_per_hour, .watts and .purchase_usd price machines of your own; launch "
+            "rents: leave them out, or run `gpt2dist train` there"
         )
 
 
@@ -175,10 +175,8 @@ def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
 
 
 def plan_at(target: Target, provider: str, on: str, goal: Goal = WHOLE) -> Plan:
-    hardware = parse_on(on)
-    offer = offer_for(target.config, hardware, spot=target.spot, provider=provider)
     basis = Basis(data_ready=target.data_ready)
-    return plan_run(target.config, hardware, offer, goal=goal, basis=basis)
+    return plan_on(target.config, on, spot=target.spot, provider=provider, goal=goal, basis=basis)
 
 
 def _require_runs(plan: Plan, on: str) -> None:
@@ -236,7 +234,7 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
 
 def _on(plan: Plan) -> str:
     assert plan.offer is not None
-    count = f"{plan.offer.gpu}:{plan.gpus // plan.nodes}"
+    count = f"{plan.gpu}:{plan.gpus // plan.nodes}"
     return f"{count}x{plan.nodes}" if plan.nodes > 1 else count
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.plan.loss.predict import OwnFit, compute_optimal
 from gpt2dist.plan.machine.costs import JobCost
+from gpt2dist.plan.machine.prices import why_no_offer
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.ranking import Refused, quickest
 
@@ -214,8 +215,9 @@ def _money(plan: Plan) -> list[str]:
     offer = plan.offer
     if offer is None:
         lines.append(
-            f"money    no price is known for {_machine(plan)}; cluster.usd_per_hour=... sets one, "
-            "or cluster.watts=... with cluster.usd_per_kwh=..."
+            f"money    {why_no_offer(plan.gpu, plan.gpus // plan.nodes, plan.nodes)}; "
+            "cluster.usd_per_hour=... prices your own, or cluster.watts=... with "
+            "cluster.usd_per_kwh=..."
         )
         return lines
     low, high = plan.usd_range or (cost.usd, cost.usd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from gpt2dist.config.load import differences, resolve
+from gpt2dist.config.load import overrides_of, resolve
 from gpt2dist.config.schema import Config, ZeroConfig
 from gpt2dist.plan.arithmetic import Generation
 from gpt2dist.plan.layout import Layout
@@ -148,4 +148,4 @@ class Plan:
         zero = ZeroConfig(stage=layout.zero_stage)
         name = recipe or self.recipe
         base = Config() if name == Config.recipe else resolve(name)
-        return differences(replace(self.config, cluster=cluster, zero=zero), base)
+        return overrides_of(replace(self.config, cluster=cluster, zero=zero), base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gpt2dist.plan.goals import WHOLE, Goal, plan_for
 from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
 from gpt2dist.plan.machine.costs import JobCost, job_cost
 from gpt2dist.plan.machine.hardware import Hardware, gpu_named, parse_on
-from gpt2dist.plan.machine.prices import Offer, offers
+from gpt2dist.plan.machine.prices import Offer, offers, own_offer, why_no_offer
 from gpt2dist.plan.memory.fit import largest_micro_batch, memory, runs_at_once
 from gpt2dist.plan.placement import Solution, machine_of, solve
 from gpt2dist.plan.plan_record import Plan
@@ -55,59 +56,44 @@ def plan_on(
     goal: Goal = WHOLE,
     basis: Basis = USUAL,
 ) -> Plan:
-    """The plan on hardware such as `A100-80GB:8x2`, at the cheapest offer that has it.
+    """The best plan on hardware such as `A100-80GB:8x2`, at the offers that have it.
 
     Raises BadInput for unknown hardware, or when `provider` has no such machine.
     """
     hardware = parse_on(on)
-    offer = offer_for(config, hardware, spot=spot, provider=provider)
-    return plan_run(config, hardware, offer, goal=goal, basis=basis)
+    found = offers_for(config, hardware, spot=spot, provider=provider)
+    return best_plan(config, hardware, found, goal, basis)
 
 
-def offer_for(
+def best_plan(
+    config: Config, hardware: Hardware, choices: Sequence[Offer | None], goal: Goal, basis: Basis
+) -> Plan:
+    """Of the plans at several prices: one that runs, the longest, the one of fewest dollars."""
+    plans = [plan_run(config, hardware, offer, goal=goal, basis=basis) for offer in choices]
+    return min(plans, key=lambda plan: (not plan.runs, -plan.tokens, plan.usd or math.inf))
+
+
+def offers_for(
     config: Config, hardware: Hardware, *, spot: bool = False, provider: str | None = None
-) -> Offer | None:
-    """What such a machine costs: the config's own price, else the cheapest offer, else None."""
-    own = _own_price(config, hardware)
+) -> list[Offer | None]:
+    """What such a machine costs: the config's own price, else the cheapest offer of each card.
+
+    A name such as A100-80GB leaves open which card it is. None: no price is known.
+    """
+    own = own_offer(config.cluster, hardware.gpu.key, hardware.gpus_per_node)
     if own is not None and provider is None:
-        return own
-    found = offers(hardware.gpu.key, hardware.gpus_per_node, spot=spot, provider=provider)
+        return [own]
+    asked = (hardware.name, hardware.gpus_per_node)
+    found = offers(*asked, nodes=hardware.nodes, spot=spot, provider=provider)
     if found:
-        return found[0]
-    rented = offers(hardware.gpu.key)
-    if provider is not None or spot or rented:
-        gpu, count = hardware.gpu.key, hardware.gpus_per_node
-        kind = f"{'spot ' if spot else ''}machine with {count} x {gpu}"
-        sizes = sorted({offer.gpus for offer in offers(gpu, provider=provider, spot=spot)})
-        has = f"; there are machines of {', '.join(map(str, sizes))}" if sizes else ""
-        if sizes and count > sizes[-1] and count % sizes[-1] == 0:
-            has += f"; on={gpu}:{sizes[-1]}x{count // sizes[-1] * hardware.nodes} takes several"
-        if provider is None and not spot:
-            has += "; for a machine of your own give cluster.usd_per_hour=..."
-        who = f"{provider} offers no" if provider else "no known provider offers a"
-        raise BadInput(f"on={hardware}: {who} {kind}{has}")
-    return None
-
-
-def _own_price(config: Config, hardware: Hardware) -> Offer | None:
-    cluster = config.cluster
-    price, source = cluster.usd_per_hour, "cluster.usd_per_hour"
-    if price is None and cluster.watts is not None and cluster.usd_per_kwh is not None:
-        price, source = cluster.watts / 1000 * cluster.usd_per_kwh, "cluster.watts x usd_per_kwh"
-    if price is None:
-        return None
-    return Offer(
-        provider="own",
-        instance="machine",
-        gpu=hardware.gpu.key,
-        gpus=hardware.gpus_per_node,
-        region="here",
-        spot=False,
-        usd_per_hour=price,
-        source=source,
-        host_gib=None,
-        vcpus=None,
-    )
+        cheapest: dict[str, Offer | None] = {}
+        for offer in found:  # cheapest first
+            cheapest.setdefault(offer.planned_as, offer)
+        return list(cheapest.values())
+    if provider is not None or spot:
+        why = why_no_offer(*asked, hardware.nodes, spot=spot, provider=provider)
+        raise BadInput(f"on={hardware}: {why}")
+    return [None]  # a machine of one's own needs no provider
 
 
 def plan_run(
@@ -123,10 +109,13 @@ def plan_run(
     A goal makes the run longer or shorter. Raises BadInput for combinations that cannot train and
     for goals that cannot be met.
     """
+    on_gpus = _on_gpus(config, hardware)
     if offer is not None and offer.provider != "own":
-        hardware = replace(hardware, gpu=gpu_named(offer.planned_as))
+        hardware = replace(hardware, gpu=gpu_named(offer.planned_as), family="")
+    if config.cluster.network_gbit is not None:
+        hardware = replace(hardware, network_gbit=config.cluster.network_gbit)
     solution = solve(
-        _on_gpus(config, hardware),
+        on_gpus,
         machine_of(hardware, offer.host_gib if offer else None),
         gpus=hardware.gpus,
     )

@@ -11,7 +11,7 @@ from gpt2dist.plan.goals import Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, gpu_named
 from gpt2dist.plan.machine.prices import Offer, offers
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import USUAL, Basis, offer_for, plan_run
+from gpt2dist.plan.planner import USUAL, Basis, best_plan, offers_for
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ def everywhere(
     basis: Basis = USUAL,
 ) -> tuple[list[Plan], list[Refused]]:
     """Every config on every machine for rent, cheapest offer of each kind, best plans first."""
-    machines: dict[tuple[str, int, str, bool], tuple[Hardware, Offer]] = {}
+    machines: dict[tuple[str, int, str, bool], tuple[Hardware, list[Offer | None]]] = {}
     for offer in offers(spot=spot, provider=provider):
         try:
             gpu = gpu_named(offer.planned_as)
         except BadInput:
             continue  # a GPU that the planner has no data of
         kind = (gpu.key, offer.gpus, offer.provider, offer.spot)
-        machines.setdefault(kind, (Hardware(gpu, offer.gpus), offer))  # offers come cheapest first
+        machines.setdefault(
+            kind, (Hardware(gpu, offer.gpus), [offer])
+        )  # offers come cheapest first
     return _plans(configs, machines.values(), goal, basis)
 
 
@@ -52,11 +54,11 @@ def single_gpus(
     basis: Basis = USUAL,
 ) -> tuple[list[Plan], list[Refused]]:
     """Every config on one GPU of each kind, priced where somebody rents it out."""
-    pairs: list[tuple[Hardware, Offer | None]] = []
+    pairs: list[tuple[Hardware, list[Offer | None]]] = []
     for gpu in all_gpus():
         found = offers(gpu.key, 1, spot=spot, provider=provider)
         if found or (provider is None and not spot):
-            pairs.append((Hardware(gpu), found[0] if found else None))
+            pairs.append((Hardware(gpu), [found[0] if found else None]))
     return _plans(configs, pairs, goal, basis)
 
 
@@ -70,8 +72,8 @@ def on_one(
     basis: Basis = USUAL,
 ) -> tuple[list[Plan], list[Refused]]:
     """Every config on one kind of machine, best plans first."""
-    pairs = [(hardware, offer_for(configs[0], hardware, spot=spot, provider=provider))]
-    return _plans(configs, pairs, goal, basis)
+    found = offers_for(configs[0], hardware, spot=spot, provider=provider)
+    return _plans(configs, [(hardware, found)], goal, basis)
 
 
 def by_goal(plans: Iterable[Plan], goal: Goal) -> list[Plan]:
@@ -89,16 +91,16 @@ def quickest(plans: Sequence[Plan]) -> Plan | None:
 
 def _plans(
     configs: Sequence[Config],
-    pairs: Iterable[tuple[Hardware, Offer | None]],
+    pairs: Iterable[tuple[Hardware, list[Offer | None]]],
     goal: Goal,
     basis: Basis,
 ) -> tuple[list[Plan], list[Refused]]:
     plans: list[Plan] = []
     refused: list[Refused] = []
-    for hardware, offer in pairs:
+    for hardware, choices in pairs:
         for config in configs:
             try:
-                plan = plan_run(config, hardware, offer, goal=goal, basis=basis)
+                plan = best_plan(config, hardware, choices, goal, basis)
             except BadInput as problem:
                 refused.append(Refused(config.recipe, str(hardware), str(problem)))
                 continue

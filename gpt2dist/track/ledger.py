@@ -66,7 +66,7 @@ class Attempt:
 
 
 def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tuple[float, str]:
-    """Price of one machine and where it comes from: config, environment, power or own machine."""
+    """Price of one machine and where it comes from: config, environment, or the own machine's."""
     if cluster.usd_per_hour is not None:
         return cluster.usd_per_hour, "config"
     text = environ.get(PRICE_VARIABLE, "").strip()
@@ -81,9 +81,7 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
                 "such as 1.10, or unset it"
             )
         return price, "environment"
-    if cluster.watts is not None and cluster.usd_per_kwh is not None:
-        return cluster.watts / 1000 * cluster.usd_per_kwh, "power"
-    return 0.0, "own machine"
+    return cluster.own_usd_per_hour or (0.0, "own machine")
 
 
 def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:

@@ -7,11 +7,11 @@ import yaml
 
 from gpt2dist.config.load import (
     ALIASES,
-    differences,
     dump,
     from_tree,
     identity,
     load_dumped,
+    overrides_of,
     recipe_names,
     resolve,
     run_name,
@@ -144,7 +144,7 @@ def test_differences_are_overrides_that_lead_back(text):
         eval=dataclasses.replace(base.eval, sample_prompt=text, every_steps=None),
         paths=dataclasses.replace(base.paths, dataset=text if text.strip() else None),
     )
-    words = differences(changed, base)
+    words = overrides_of(changed, base)
     assert resolve("debug", words) == changed
 
 

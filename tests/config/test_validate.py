@@ -17,6 +17,8 @@ from gpt2dist.errors import BadInput
         ("data.tokenizer=bytes", "model.vocab=50257 does not match data.tokenizer=bytes"),
         ("optim.warmup_steps=9999", "is longer than the run of 64 steps"),
         ("cluster.watts=300", "needs cluster.usd_per_kwh"),
+        ("cluster.purchase_usd=2500", "cluster.lifetime_hours make a price together"),
+        ("cluster.lifetime_hours=2500", "cluster.lifetime_hours make a price together"),
         ("train.tokens=1e15", "are more than 99,999,999 steps; train fewer tokens or in larger"),
     ],
 )

@@ -17,7 +17,7 @@ from gpt2dist.model.gpt2 import GPT2, Cache
 from gpt2dist.plan.describe import as_json, describe, phases, refusals, table
 from gpt2dist.plan.goals import Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, parse_on
-from gpt2dist.plan.planner import Basis, offer_for, plan_on, plan_run, tokens_to_prepare
+from gpt2dist.plan.planner import Basis, offers_for, plan_on, plan_run, tokens_to_prepare
 from gpt2dist.plan.ranking import everywhere, on_one
 
 SMALL, XL = resolve("gpt2-124m"), resolve("gpt2-1558m")
@@ -64,7 +64,7 @@ def test_dollars_are_hours_times_the_price_of_all_machines():
 @pytest.mark.parametrize(("unit", "limit"), [("usd", 20.0), ("usd", 0.5), ("hours", 3.0)])
 def test_the_longest_run_within_a_limit_cannot_take_one_step_more(unit, limit):
     hardware = parse_on("RTX4090")
-    offer = offer_for(SMALL, hardware)
+    offer = offers_for(SMALL, hardware)[0]
     plan = plan_run(SMALL, hardware, offer, goal=Goal(**{unit: limit}))
     more = Goal(tokens=plan.tokens + SMALL.train.batch_tokens)
     longer = plan_run(SMALL, hardware, offer, goal=more)
@@ -188,13 +188,11 @@ def test_the_loss_of_bytes_or_unknown_text_is_not_guessed():
     [
         ("X100", [], "did you mean"),
         ("A100:0", [], "on=A100:0"),
-        ("H100:16", [], "machines of 1, 2, 4, 8; on=H100:8x2"),
-        ("A100:3", [], "machines of 1, 2, 4, 8; for a machine of your own"),
-        ("A100:3", ["cluster.usd_per_hour=1"], "nearest: 522,240 or 525,312"),
+        ("A100:3", [], "nearest: 522,240 or 525,312"),
         ("T4", ["cluster.precision=bf16"], "use fp16 or fp32"),
         ("A100", ["cluster.micro_batch=100"], "nearest: 64"),
-        ("A100:8", ["cluster.workers=4"], "on=A100:8 has 8: leave one of them out"),
-        ("A100", ["cluster.device=cpu"], "on=A100 names GPUs"),
+        ("A100:8", ["cluster.workers=4"], "has 8: leave one of them out"),
+        ("A100", ["cluster.device=cpu"], "names GPUs: leave one"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(on, words, says):
@@ -202,6 +200,46 @@ def test_what_cannot_be_planned_is_one_line(on, words, says):
         plan_on(resolve("gpt2-124m", words), on)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("on", "gpus"), [("4090", 1), ("3xA6000", 3), ("5x3090", 5), ("H100:16", 16)]
+)
+def test_ones_own_machine_is_planned_whoever_rents_such(on, gpus):
+    config = resolve("gpt2-124m", ["train.batch_tokens=491520"])
+    own = resolve("gpt2-124m", ["train.batch_tokens=491520", "cluster.usd_per_hour=0.5"])
+    plan, priced = plan_on(config, on), plan_on(own, on)
+    assert (plan.gpus, plan.cost.train_hours) == (gpus, priced.cost.train_hours)
+    assert (plan.offer is None) == (plan.usd is None) == (gpus > 1)
+    assert priced.usd_per_hour == 0.5
+
+
+@pytest.mark.parametrize(
+    ("on", "asked", "says"),
+    [
+        ("H100:16", {"provider": "lambda"}, "machines of 1, 8; on=H100:8x2 takes several"),
+        ("A6000:3", {"provider": "lambda"}, "machines of 1, 2, 4"),
+        ("A100:8x2", {"provider": "runpod"}, "runpod offers no machine with 8 x A100 2 times"),
+        ("RTX4090:4x2", {"spot": True}, "SkyPilot joins machines at aws, gcp, lambda only"),
+    ],
+)
+def test_what_a_provider_does_not_have_is_one_line(on, asked, says):
+    with pytest.raises(BadInput) as error:
+        plan_on(SMALL, on, **asked)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_several_machines_are_planned_where_they_can_be_had():
+    assert plan_on(SMALL, "H100:8x2").offer.provider in ("lambda", "gcp", "aws")
+
+
+def test_a_slow_network_between_machines_costs_time():
+    slow = resolve("gpt2-124m", ["cluster.network_gbit=10"])
+    same = resolve("gpt2-124m", ["cluster.network_gbit=100"])
+    assert plan_on(same, "A100:8x2").tokens_per_s == plan_on(SMALL, "A100:8x2").tokens_per_s
+    assert plan_on(slow, "A100:8x2").tokens_per_s < 0.8 * plan_on(SMALL, "A100:8x2").tokens_per_s
+    assert plan_on(slow, "A100:8").tokens_per_s == plan_on(SMALL, "A100:8").tokens_per_s
 
 
 @pytest.mark.parametrize(
@@ -251,7 +289,7 @@ def test_goals_that_cannot_be_met_are_refused(goal, says):
 def test_the_printed_train_line_is_the_plan(recipe, on, words, goal):
     """Read back as a shell and `train` read it, it gives the same plan, figure for figure."""
     hardware = parse_on(on)
-    offer = offer_for(SMALL, hardware)
+    offer = offers_for(SMALL, hardware)[0]
     if recipe == "gpt2-1558m" and "loss" in goal:
         goal = {"loss": 2.6}
     try:

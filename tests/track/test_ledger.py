@@ -152,6 +152,12 @@ def test_a_field_of_the_wrong_type_is_damage(path):
         (ClusterConfig(watts=500), {"GPT2DIST_USD_PER_HOUR": "0.5"}, (0.5, "environment")),
         (ClusterConfig(watts=500, usd_per_kwh=0.3), {}, (0.15, "power")),
         (ClusterConfig(watts=500), {}, (0.0, "own machine")),
+        (ClusterConfig(purchase_usd=3000, lifetime_hours=20_000), {}, (0.15, "purchase")),
+        (
+            ClusterConfig(watts=500, usd_per_kwh=0.5, purchase_usd=3000, lifetime_hours=12_000),
+            {},
+            (0.5, "power and purchase"),
+        ),
         (ClusterConfig(), {"GPT2DIST_USD_PER_HOUR": " "}, (0.0, "own machine")),
     ],
 )

@@ -16,7 +16,7 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-from gpt2dist.plan.machine.hardware import all_gpus
+from gpt2dist.plan.machine.hardware import Gpu, all_gpus, squeezed_name
 
 COLUMNS = ("InstanceType", "AcceleratorName", "AcceleratorCount", "Price", "SpotPrice", "Region")
 GCP_COLUMNS = ("AvailabilityZone", "MemoryGiB", "vCPUs")
@@ -34,6 +34,12 @@ GCP_L4_HOSTS = {1: "g2-standard-4", 2: "g2-standard-24", 4: "g2-standard-48", 8:
 GCP_N1_VCPUS = {"T4": {1: 4, 2: 8, 4: 48}, "V100": {1: 8, 2: 16, 4: 32, 8: 64}}
 """As SkyPilot pairs them: the cheapest n1 with so many vCPUs and 4 GiB for each."""
 
+VAST_INSTANCE = re.compile(r"\d+x-(?P<gpu>.+)-\d+-\d+")
+"""SkyPilot's Vast accelerators lose Ti, SUPER, SXM and PCIe; the instances keep them."""
+
+MEMORY_SLACK = 0.15
+"""How far a card's memory may be from the table's: a 4090 rebuilt with 48 GB is another card."""
+
 LAMBDA_PCIE = ("gpu_1x_a100", "gpu_2x_a100", "gpu_4x_a100")
 """Lambda's API describes these as "A100 (40 GB PCIe)"; its other A100 types are SXM4."""
 
@@ -48,7 +54,7 @@ class Machine:
     gpu: str
     gpus: int
     card: str
-    "Another card than `gpu` usually means, as the instance's name or its GPU text tells; or ''."
+    "Key of the card that it holds, as the accelerator, the instance's name or its GPU text tell."
     region: str
     host_gib: float | None
     vcpus: float | None
@@ -72,13 +78,19 @@ def catalog_machines(provider: str) -> Catalog | None:
     for version in sorted(versions, key=lambda path: -int(path.name[1:])):
         path = version / provider / "vms.csv"
         if path.is_file():
-            return _read(path, provider, path.stat().st_mtime_ns)
+            return read_catalog(path, provider, path.stat().st_mtime_ns)
     return None
 
 
 @cache
-def _read(path: Path, provider: str, modified_ns: int) -> Catalog:
-    names = {name for gpu in all_gpus() for name in gpu.sky_names}
+def read_catalog(path: Path, provider: str, modified_ns: int) -> Catalog:
+    """One provider's vms.csv: the machines whose cards the hardware table knows."""
+    names = {
+        name
+        for gpu in all_gpus()
+        for name in (*gpu.sky_names, *gpu.families)
+        if name in gpu.families or len(_cards(name)) == 1
+    }
     hosts = "|(?:^|,)(?:a2|a3|a4|g2|n1)-" if provider == "gcp" else ""
     # Whole files run to tens of megabytes; csv sees only the lines that can matter.
     relevant = re.compile(rf",(?:{'|'.join(map(re.escape, sorted(names)))}),{hosts}")
@@ -94,6 +106,7 @@ def _read(path: Path, provider: str, modified_ns: int) -> Catalog:
             if provider == "gcp":
                 rows = list(_with_hosts(rows))
             machines = [_machine(row) for row in rows if row["AcceleratorName"] in names]
+            machines = [machine for machine in machines if machine.card]
     except (OSError, ValueError, csv.Error) as error:
         raise UnusableCatalog(f"{path} cannot be read ({error})") from None
     return Catalog(_cheapest_zones(machines), date.fromtimestamp(modified_ns / 1e9).isoformat())
@@ -123,21 +136,31 @@ def _number(text: str | None) -> float | None:
 
 
 def _card(gpu: str, instance: str, gpu_info: str, count: float) -> str:
-    """One accelerator name covers several cards at some providers."""
-    text = f"{instance} {gpu_info}".lower()
-    total_mib = re.search(r"'totalgpumemoryinmib': (\d+)", text)
-    if gpu == "H100" and ("pcie" in text or "nvl" in text):
-        return "H100-PCIE"
-    if gpu == "A100-80GB" and "pcie" in text:
-        return "A100-PCIE-80GB"
+    """One accelerator name covers several cards at some providers; '' for a card of no table."""
+    market = VAST_INSTANCE.fullmatch(instance)
+    if market:
+        total_mib = re.search(r"'TotalGpuMemoryInMiB': (\d+)", gpu_info)
+        gib = int(total_mib[1]) / count / 1024 if total_mib else None
+        fitting = [
+            card.key
+            for card in _cards(market["gpu"])
+            if gib is None or abs(gib / card.memory_gib - 1) < MEMORY_SLACK
+        ]
+        return fitting[0] if len(fitting) == 1 else ""
     if instance in LAMBDA_PCIE:
-        return "A100-PCIE-40GB"
-    if gpu == "A100" and "pcie" in text:
-        large = total_mib is not None and int(total_mib[1]) / count > 60_000
-        return "A100-PCIE-80GB" if large else "A100-PCIE-40GB"
-    if gpu == "RTX4070" and "4070s_ti" in text:
-        return "RTX4070TiSUPER"
-    return ""
+        return "A100-40GB-PCIe"
+    keys = [card.key for card in _cards(gpu)]
+    if "pcie" in f"{instance} {gpu_info}".lower():
+        keys = [key for key in keys if "PCIe" in key] or keys
+    return keys[0] if keys else ""
+
+
+def _cards(name: str) -> tuple[Gpu, ...]:
+    """All cards that the name may mean, also where only their memory tells them apart."""
+    squeezed = squeezed_name(name)
+    return tuple(
+        gpu for gpu in all_gpus() if squeezed in map(squeezed_name, (*gpu.sky_names, *gpu.families))
+    )
 
 
 def _with_hosts(rows: Iterable[dict[str, str]]) -> Iterable[dict[str, str]]:

@@ -14,9 +14,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.machine.catalog import Catalog, UnusableCatalog, catalog_machines
-from gpt2dist.plan.machine.hardware import gpu_named
+from gpt2dist.plan.machine.hardware import cards_named, gpu_named
 
 TABLE_DATE = "2026-11"
 TABLE_COMMITS = {
@@ -30,6 +31,20 @@ TABLE_COMMITS = {
 
 PROVIDERS = tuple(TABLE_COMMITS)
 """SkyPilot's names of the providers that gpt2dist knows how to rent from."""
+
+PLAN_ONLY = {"colab": "mccormickml.com/2024/04/23/colab-gpus-features-and-pricing, 2026-03-10"}
+"""Sold by the hour, but nothing to launch on; considered only where they are named. Their source.
+
+Colab takes compute units, 100 for $9.99, and more or fewer for a GPU by the week.
+"""
+
+MULTI_NODE = frozenset({"lambda", "gcp", "aws"})
+"""Where SkyPilot 0.14 joins several machines into one cluster."""
+
+MARKETS = frozenset({"vast"})
+"""Many hosts, each with a price. SkyPilot's catalog has the median of a machine kind's offers, and
+of the hosts only those that ask no more (fetch_vast.py of SkyPilot 0.14.1): the cheapest, one
+stranger's machine, is not in it."""
 
 
 @dataclass(frozen=True)
@@ -50,60 +65,87 @@ class Offer:
     host_gib: float | None
     vcpus: float | None
     card: str = ""
-    "Where the instance holds another card than `gpu` usually means: a name for gpu_named."
+    "Where `gpu` alone does not tell this provider's card: a name for gpu_named."
 
     @property
     def planned_as(self) -> str:
-        """The GPU whose speed and memory this machine has."""
-        return self.card or self.gpu
+        """The card whose speed and memory this machine has, by its one name."""
+        return gpu_named(self.card or self.gpu).key
+
+    @property
+    def multi_node(self) -> bool:
+        """Whether several such machines can be had as one cluster."""
+        return self.provider in MULTI_NODE
 
 
 def offers(
     gpu: str | None = None,
     gpus: int | None = None,
     *,
+    nodes: int = 1,
     spot: bool | None = None,
     provider: str | None = None,
     table: Path | None = None,
 ) -> tuple[Offer, ...]:
     """Machines for rent, cheapest first; None leaves a choice open.
 
-    `gpu` takes any of its names and finds a provider's variants of it (A100-80GB-SXM for
-    A100-80GB). `table` is read instead of catalog and package table; it has the columns of
-    prices.csv. Raises BadInput on an unknown GPU or provider.
+    `gpu` is a card by any of its names, or a family (A100-80GB) for any of its cards. With several
+    `nodes` only providers that can join them. `table` is read instead of catalog and package
+    table; it has the columns of prices.csv. Raises BadInput on an unknown GPU or provider.
     """
-    if provider is not None and provider not in PROVIDERS:
-        near = get_close_matches(provider.lower(), PROVIDERS, n=1, cutoff=0.4)
+    places = (*PROVIDERS, *PLAN_ONLY)
+    if provider is not None and provider not in places:
+        near = get_close_matches(provider.lower(), places, n=1, cutoff=0.4)
         guess = f"did you mean {near[0]}? " if near else ""
-        known = ", ".join(PROVIDERS)
+        known = ", ".join(places)
         raise BadInput(f"unknown provider {provider!r}; {guess}Prices are known of {known}")
-    wanted = None if gpu is None else gpu_named(gpu).key
-    found = []
-    for offer in _offered(table):
-        names = _table_names(offer.gpu, offer.card)
-        if (
-            names
-            and (wanted is None or wanted in names)
-            and (gpus is None or offer.gpus == gpus)
-            and (spot is None or offer.spot == spot)
-            and (provider is None or offer.provider == provider)
-        ):
-            found.append(offer)
+    wanted = None if gpu is None else {card.key for card in cards_named(gpu)}
+    found = [
+        offer
+        for offer in _offered(table)
+        if (wanted is None or offer.planned_as in wanted)
+        and (gpus is None or offer.gpus == gpus)
+        and (nodes == 1 or offer.multi_node)
+        and (spot is None or offer.spot == spot)
+        and (offer.provider == provider if provider else offer.provider not in PLAN_ONLY)
+    ]
     found.sort(key=lambda o: (o.usd_per_hour, o.provider, o.instance, o.region, o.spot))
     return tuple(found)
 
 
-def own_machine(gpu: str, gpus: int, watts: float, usd_per_kwh: float) -> Offer:
-    """A machine that costs its electricity; `watts` of the whole machine under load."""
+def why_no_offer(
+    gpu: str, gpus: int, nodes: int = 1, *, spot: bool = False, provider: str | None = None
+) -> str:
+    """One line for where `offers` found nothing: who does not sell it, and what there is."""
+    who = f"{provider} offers no" if provider else "no known provider offers a"
+    several = f"{nodes} times" if nodes > 1 else ""
+    line = f"{who} {'spot ' if spot else ''}machine with {gpus} x {gpu} {several}".rstrip()
+    if nodes > 1 and offers(gpu, gpus, spot=spot, provider=provider):
+        return f"{line}; SkyPilot joins machines at {', '.join(sorted(MULTI_NODE))} only"
+    sizes = sorted({o.gpus for o in offers(gpu, nodes=nodes, spot=spot, provider=provider)})
+    if sizes:
+        line += f"; there are machines of {', '.join(map(str, sizes))}"
+        more = gpus * nodes // sizes[-1]
+        joined = offers(gpu, sizes[-1], nodes=2, spot=spot, provider=provider)
+        if gpus > sizes[-1] and gpus % sizes[-1] == 0 and joined:
+            line += f"; on={gpu}:{sizes[-1]}x{more} takes several"
+    return line
+
+
+def own_offer(cluster: ClusterConfig, gpu: str, gpus: int) -> Offer | None:
+    """A machine of one's own at what the config says of it; None where that is no price."""
+    price = cluster.own_usd_per_hour
+    if price is None:
+        return None
     return Offer(
         provider="own",
         instance="machine",
         gpu=gpu_named(gpu).key,
         gpus=gpus,
-        region="",
+        region="here",
         spot=False,
-        usd_per_hour=watts / 1000 * usd_per_kwh,
-        source=f"{watts:g} W at ${usd_per_kwh:g} per kWh",
+        usd_per_hour=price[0],
+        source=f"cluster's {price[1]}".replace("cluster's config", "cluster.usd_per_hour"),
         host_gib=None,
         vcpus=None,
     )
@@ -112,7 +154,7 @@ def own_machine(gpu: str, gpus: int, watts: float, usd_per_kwh: float) -> Offer:
 def _offered(table: Path | None) -> list[Offer]:
     if table is not None:
         return list(_read_table(table))
-    found: list[Offer] = []
+    found = [offer for offer in _package_table() if offer.provider in PLAN_ONLY]
     for provider in PROVIDERS:
         packaged = [offer for offer in _package_table() if offer.provider == provider]
         try:
@@ -120,12 +162,16 @@ def _offered(table: Path | None) -> list[Offer]:
         except UnusableCatalog as why:
             found += [replace(offer, source=f"{offer.source}; {why}") for offer in packaged]
         else:
-            found += packaged if catalog is None else _priced(provider, catalog)
+            found += packaged if catalog is None else priced(provider, catalog)
     return found
 
 
-def _priced(provider: str, catalog: Catalog) -> list[Offer]:
-    source = f"SkyPilot catalog, file of {catalog.date}"
+def priced(provider: str, catalog: Catalog) -> list[Offer]:
+    """The offers of a catalog; the card is named where the accelerator's name does not tell it."""
+    source = f"SkyPilot catalog, file of {catalog.date}{_basis(provider)}"
+    sold: dict[tuple[str, int], set[str]] = {}
+    for machine in catalog.machines:
+        sold.setdefault((machine.gpu, machine.gpus), set()).add(machine.card)
     return [
         Offer(
             provider=provider,
@@ -138,15 +184,20 @@ def _priced(provider: str, catalog: Catalog) -> list[Offer]:
             source=source,
             host_gib=machine.host_gib,
             vcpus=machine.vcpus,
-            card=machine.card,
+            card="" if told else machine.card,
         )
         for machine in catalog.machines
+        for told in [sold[machine.gpu, machine.gpus] == {cards_named(machine.gpu)[0].key}]
         for spot, usd_per_hour in (
             (False, machine.usd_per_hour),
             (True, machine.usd_per_hour_spot),
         )
         if usd_per_hour is not None
     ]
+
+
+def _basis(provider: str) -> str:
+    return ", the median of its hosts" if provider in MARKETS else ""
 
 
 def _read_table(path: Path) -> tuple[Offer, ...]:
@@ -162,12 +213,14 @@ def _read_table(path: Path) -> tuple[Offer, ...]:
 @cache
 def _package_table() -> tuple[Offer, ...]:
     text = files("gpt2dist.plan.machine").joinpath("prices.csv").read_text(encoding="utf-8")
-    return _parse(
-        text,
-        lambda provider: (
-            f"package table of {TABLE_DATE} (skypilot-catalog commit {TABLE_COMMITS[provider]})"
-        ),
-    )
+    return _parse(text, _package_source)
+
+
+def _package_source(provider: str) -> str:
+    if provider in PLAN_ONLY:
+        return f"package table ({PLAN_ONLY[provider]})"
+    commit = TABLE_COMMITS[provider]
+    return f"package table of {TABLE_DATE} (skypilot-catalog commit {commit}){_basis(provider)}"
 
 
 def _parse(text: str, source_of: Callable[[str], str]) -> tuple[Offer, ...]:
@@ -193,15 +246,3 @@ def _parse(text: str, source_of: Callable[[str], str]) -> tuple[Offer, ...]:
                     )
                 )
     return tuple(found)
-
-
-@cache
-def _table_names(gpu: str, card: str) -> frozenset[str]:
-    """Keys of the hardware table under which a machine is found; none for a GPU it lacks."""
-    keys = set()
-    for name in filter(None, (gpu, card)):
-        try:
-            keys.add(gpu_named(name).key)
-        except BadInput:
-            continue
-    return frozenset(keys)

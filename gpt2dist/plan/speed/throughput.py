@@ -62,15 +62,16 @@ class Throughput:
 
 
 def predict(
-    model: ModelConfig, hardware: Hardware, layout: Layout, *, internode_gbs: float = 12.5
+    model: ModelConfig, hardware: Hardware, layout: Layout, *, internode_gbs: float | None = None
 ) -> Throughput:
-    """Speed of `layout` on `hardware`; `internode_gbs` is what one node sends, in GB/s.
+    """Speed of `layout` on `hardware`; `internode_gbs` replaces what its network sends, in GB/s.
 
     DeepSpeed hides collectives behind the backward pass at stage 3 only (its default overlap_comm).
     """
     if (layout.gpus_per_node, layout.nodes) != (hardware.gpus_per_node, hardware.nodes):
         raise ValueError(f"layout of {layout.gpus} GPUs on hardware of {hardware.gpus}")
     overlaps = layout.zero_stage == 3
+    internode_gbs = internode_gbs or hardware.network_gbit / 8
     work = describe(model, hardware, layout, internode_gbs=internode_gbs, overlaps=overlaps)
     constants, low, high = fitted()
     compute, communication = step_seconds(work, constants)

@@ -16,7 +16,7 @@ from gpt2dist.human import human_count, usd
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import Hardware, parse_on
 from gpt2dist.plan.placement import Machine, place
-from gpt2dist.plan.planner import offer_for, plan_run
+from gpt2dist.plan.planner import offers_for, plan_run
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.track.ledger import price_usd_per_hour
@@ -110,7 +110,7 @@ def pricing_on(sweep: Sweep, on: str) -> Pricing:
     gpus = sweep.resources.gpus
     if gpus > hardware.gpus:
         raise BadInput(f"resources.gpus={gpus:g} is more than the {hardware.gpus} GPUs of {on}")
-    offer = offer_for(sweep.config, hardware)
+    offer = offers_for(sweep.config, hardware)[0]
     price = 0.0, f"no offer of {on}"
     if offer is not None:
         price = offer.usd_per_hour, f"{offer.provider} {offer.instance}"

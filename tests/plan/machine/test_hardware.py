@@ -1,9 +1,18 @@
 """Names, counts and the table of GPUs, against what clouds and people write."""
 
+import itertools
+
 import pytest
 
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.machine.hardware import Hardware, all_gpus, find_gpu, gpu_named, parse_on
+from gpt2dist.plan.machine.hardware import (
+    Hardware,
+    all_gpus,
+    cards_named,
+    find_gpu,
+    gpu_named,
+    parse_on,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +35,12 @@ from gpt2dist.plan.machine.hardware import Hardware, all_gpus, find_gpu, gpu_nam
         ("L4", "L4"),
         ("L40S", "L40S"),
         ("A10G", "A10G"),
+        ("A10", "A10"),
+        ("GH200", "GH200"),
+        ("RTX6000", "RTX 6000"),
+        ("RTX6000-Ada", "RTX 6000 Ada"),
+        ("RTXPRO6000S", "RTX PRO 6000"),
+        ("H100-NVL", "H100 NVL"),
         ("RTX3090", "RTX 3090"),
         ("RTX4090", "RTX 4090"),
         ("RTX4070", "RTX 4070"),
@@ -41,6 +56,9 @@ from gpt2dist.plan.machine.hardware import Hardware, all_gpus, find_gpu, gpu_nam
         ("GeForce RTX 3090 Ti", "RTX 3090 Ti"),
         ("NVIDIA A100 80GB PCIe", "A100-80 PCIe"),
         ("tesla t4", "T4"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("a100-sxm4-80gb", "A100-80 SXM"),
+        ("a100 pcie 80gb", "A100-80 PCIe"),
     ],
 )
 def test_gpu_is_found_by_every_usual_name(written, name):
@@ -52,20 +70,72 @@ def test_plans_print_names_that_parse_back():
         assert gpu_named(gpu.key) is gpu_named(gpu.name) is gpu
         for hardware in (Hardware(gpu), Hardware(gpu, 8), Hardware(gpu, 1, 3), Hardware(gpu, 8, 2)):
             assert parse_on(str(hardware)) == hardware
-    assert str(parse_on("a100:8x2")) == "A100:8x2"
+    assert str(parse_on("a100:8x2")) == "A100:8x2"  # any A100, as it was asked for
+    assert str(parse_on("a100-40gb-sxm:8x2")) == "A100-40GB-SXM:8x2"
     assert str(parse_on("3090:4")) == "RTX3090:4"
+
+
+def test_every_spelling_of_a_machine_is_the_same_machine():
+    forms = ("{g}:{n}x{m}", "{g}x{n}x{m}", "{m}x{n}x{g}", "{m} X {n} x {g}", "{g} : {n} * {m}")
+    one_node = ("{g}:{n}", "{g}x{n}", "{n}x{g}", "{n} x {g}", "{n}\u00d7{g}")
+    for gpu, n, m in itertools.product(all_gpus(), (1, 3, 4, 8, 16), (1, 2, 32)):
+        for name in (gpu.key, gpu.key.lower(), gpu.key.replace("-", " "), f"NVIDIA {gpu.key}"):
+            for form in forms + (one_node if m == 1 else ()) + (("{g}",) if n == m == 1 else ()):
+                text = form.format(g=name, n=n, m=m)
+                assert parse_on(text) == Hardware(gpu, n, m), text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("4x3090", "RTX3090:4"),
+        ("8xH100", "H100:8"),
+        ("H100x8", "H100:8"),
+        ("rtx-4070-ti-super", "RTX4070TiSUPER"),
+        ("A100-80GB:8x2", "A100-80GB:8x2"),
+        ("2x8xH100", "H100:8x2"),
+        ("3090", "RTX3090"),
+        ("4 x 4070 Ti SUPER", "RTX4070TiSUPER:4"),
+        ("rtx4090x2", "RTX4090:2"),
+    ],
+)
+def test_machines_are_written_as_people_write(text, shown):
+    assert str(parse_on(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "forms"),
+    [
+        ("A100-SXM:8", "A100-40GB-SXM or A100-80GB-SXM"),
+        ("A100 PCIe", "A100-40GB-PCIe or A100-80GB-PCIe"),
+        ("3090x4090", "3090:4090x1 or 4090:3090x1"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_with_both(text, forms):
+    with pytest.raises(BadInput, match=forms):
+        parse_on(text)
+
+
+def test_a_familys_name_is_any_of_its_cards_and_a_cards_name_that_card():
+    assert [gpu.name for gpu in cards_named("A100-80GB")] == ["A100-80 SXM", "A100-80 PCIe"]
+    assert [gpu.name for gpu in cards_named("h100")] == ["H100 SXM", "H100 PCIe"]
+    for gpu in all_gpus():
+        assert cards_named(gpu.key) == (gpu,)
+        assert all(gpu in cards_named(family) for family in gpu.families)
+    assert parse_on("A100-80GB:8").name == "A100-80GB"
+    assert parse_on("A100-80GB-PCIe:8").name == "A100-80GB-PCIe"
 
 
 def test_no_two_gpus_share_a_name():
     gpus = all_gpus()
     assert len({gpu.key for gpu in gpus}) == len({gpu.name for gpu in gpus}) == len(gpus)
     for gpu in gpus:
-        assert all(gpu_named(name) is gpu for name in (gpu.name, *gpu.sky_names))
+        assert all(cards_named(name)[0] is gpu for name in (gpu.name, gpu.key))
 
 
 @pytest.mark.parametrize(
     ("written", "near"),
-    [("A10", "A10G"), ("RTX6000", "RTXA6000"), ("GH200", "H200"), ("RTX 4080", "RTX4090")],
+    [("A10X", "A10G"), ("RTX6001", "RTX6000"), ("GH100", "GH200"), ("RTX 4060", "RTX4090")],
 )
 def test_unknown_gpu_names_the_nearest(written, near):
     with pytest.raises(BadInput, match=f"unknown GPU '{written}'; did you mean .*{near}"):
@@ -73,7 +143,7 @@ def test_unknown_gpu_names_the_nearest(written, near):
 
 
 def test_hopelessly_unknown_gpu_lists_all():
-    with pytest.raises(BadInput, match=r"T4, L4, .*H100, H200, B200"):
+    with pytest.raises(BadInput, match=r"T4, .*L4, .*H100-SXM, .*H200, .*B200"):
         parse_on("banana:2")
 
 

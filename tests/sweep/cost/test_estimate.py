@@ -12,7 +12,7 @@ from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.placement import Machine
-from gpt2dist.plan.planner import offer_for, plan_on
+from gpt2dist.plan.planner import offers_for, plan_on
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.cost.estimate import (
     Estimate,
@@ -76,7 +76,7 @@ def test_a_whole_gpu_trial_is_priced_like_the_run_that_it_is(tmp_path):
     assert pricing.share.usd_per_hour == alone.usd_per_hour
     # Four at once on a machine of four cost what they would cost alone, each a quarter of it.
     together = pricing_on(replace(sweep, at_once=4), "RTX3090:4")
-    offer = offer_for(sweep.config, parse_on("RTX3090:4"))
+    offer = offers_for(sweep.config, parse_on("RTX3090:4"))[0]
     assert together.share.usd_per_hour == pytest.approx(offer.usd_per_hour / 4)
     one = pricing_on(sweep, "RTX3090:1").estimate(config)
     assert together.estimate(config).hours == pytest.approx(one.hours, rel=0.1)
