@@ -1,7 +1,8 @@
-"""Seconds of one optimizer step from its work and a dozen fitted constants.
+"""Seconds of one optimizer step from its work and fourteen fitted constants.
 
 Matrix products run at a share of the GPU's ceiling, everything else at the speed of its memory;
-the host sets a floor; collectives are rings, partly hidden behind the backward pass.
+the host sets a floor; collectives are rings, partly hidden behind the backward pass; all GPUs wait
+for the slowest.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ class Constants:
     """What benchmarks/fit_throughput.py fits on published runs, and nothing else."""
 
     matmul_share: float
-    "Matrix products of a training run over the measured ceiling; GPUs up to Ada, all GeForce."
-    matmul_share_hopper: float
-    "The same for data-centre GPUs from Hopper on, whose ceiling few shapes reach."
+    "Matrix products of a training run over the measured ceiling, where the ceiling is low."
+    matmul_limit_pflops: float
+    "What they would reach under an endless ceiling: the higher it is, the fewer shapes reach it."
     attention_share: float
     "FlashAttention 2 and later: its causal half over what matrix products get."
     attention_share_v1: float
@@ -30,14 +31,18 @@ class Constants:
     hand_written_bytes: float
     score_bytes: float
     "Effective traffic per element of a stored T x T attention matrix, both passes, eager."
+    autocast_traffic: float
+    "All four under autocast, whose residual stream, norms and softmax are fp32, over 16 bits."
     forward_share: float
     "The forward pass over forward and backward: what recomputation costs."
     pcie_share: float
     "Ring bandwidth over one direction of PCIe; GeForce collectives go through host memory."
     overlap: float
-    "Share of the backward pass that collectives can hide behind, where the engine overlaps them."
+    "Share of a collective's time that is hidden while it runs beside the backward pass."
     hop_us: float
     "Latency of one hop of a ring."
+    gpu_spread: float
+    "Standard deviation over the mean of the speed of GPUs of one kind."
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,6 @@ class Work:
 
     flops_per_s: float
     "Ceiling of the GPU in the step's precision."
-    hopper: float
-    "1 for a data-centre GPU from Hopper on, else 0."
     bytes_per_s: float
     "GPU memory."
     matmul_flops: float
@@ -58,6 +61,8 @@ class Work:
     "Tokens x layers x width, twice in fp32, if the kernels are eager; else 0."
     compiled_units: float
     hand_written_units: float
+    autocast: float
+    "1 under autocast, else 0."
     score_units: float
     "Elements of stored T x T matrices, each counted as the share that its kernels move."
     fixed_bytes: float
@@ -81,13 +86,14 @@ class Work:
     "Ring hops one after the other in a whole step."
     overlaps: float
     "1 where collectives run beside the backward pass, else 0."
+    slowest: float
+    "Standard deviations that the slowest GPU is behind the mean: about sqrt(ln n)."
     optimizer_seconds: float
 
 
 def step_seconds(work: Work, constants: Constants) -> tuple[float, float]:
     """Seconds of computing and of communication that nothing hides, the optimizer aside."""
     c = constants
-    share = c.matmul_share + work.hopper * (c.matmul_share_hopper - c.matmul_share)
     flops = (
         work.matmul_flops
         + work.attention_flops / c.attention_share
@@ -98,20 +104,23 @@ def step_seconds(work: Work, constants: Constants) -> tuple[float, float]:
         + c.compiled_bytes * work.compiled_units
         + c.hand_written_bytes * work.hand_written_units
         + c.score_bytes * work.score_units
-        + work.fixed_bytes
     )
-    device = flops / (share * work.flops_per_s) + traffic / work.bytes_per_s
-    device = device * (1 + c.forward_share * work.recomputed)
+    traffic = work.fixed_bytes + traffic * (1 + (c.autocast_traffic - 1) * work.autocast)
+    device = flops / (c.matmul_share * work.flops_per_s) + flops / (1e15 * c.matmul_limit_pflops)
+    device = (device + traffic / work.bytes_per_s) * (1 + c.forward_share * work.recomputed)
     micro = device + _excess(work.host_seconds, device)
+    compute = work.accumulation * micro
 
     gbs = RING_SHARE * work.nvlink_gbs + c.pcie_share * work.pcie_gbs
-    slowest = 1 / gbs + _excess(1 / (RING_SHARE * work.internode_gbs), 1 / gbs)
-    hidden = work.overlaps * c.overlap * micro * 2 / 3
-    exposed = (
-        _excess(1e-9 * work.step_bytes * slowest, hidden)
-        + _excess(1e-9 * work.micro_bytes * slowest, hidden) * work.accumulation
-    )
-    return work.accumulation * micro, exposed + 1e-6 * c.hop_us * work.hops
+    slowest_link = 1 / gbs + _excess(1 / (RING_SHARE * work.internode_gbs), 1 / gbs)
+
+    def exposed(ring_bytes: float) -> float:
+        seconds = 1e-9 * ring_bytes * slowest_link
+        beside = seconds - _excess(seconds, micro * 2 / 3)
+        return seconds - work.overlaps * c.overlap * beside
+
+    waits = c.gpu_spread * work.slowest * compute + 1e-6 * c.hop_us * work.hops
+    return compute, exposed(work.step_bytes) + exposed(work.micro_bytes) * work.accumulation + waits
 
 
 def _excess(a: float, b: float) -> float:

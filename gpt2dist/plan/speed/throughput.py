@@ -47,7 +47,7 @@ CLOCK_EXPONENT = 1 / 3
 class Throughput:
     tokens_per_s: float
     low: float
-    "low to high: the 80 % interval of published runs whose source the fit had not seen."
+    "low to high: holds 80 % of published runs of sources that the fit had not seen."
     high: float
     mfu: float | None
     """Model FLOPs over the dense peak of the precision (TF32's for fp32 where there is TF32).
@@ -57,7 +57,7 @@ class Throughput:
     step_seconds: float
     compute_seconds: float
     communication_seconds: float
-    "What is not hidden behind the backward pass."
+    "What is not hidden behind the backward pass, and the wait for the slowest GPU."
     optimizer_seconds: float
 
 
@@ -130,7 +130,6 @@ def describe(
     alone = hardware.gpus_per_node == 1
     return Work(
         flops_per_s=1e12 * ceiling_tflops(gpu, layout.precision),
-        hopper=float(gpu.data_center and gpu.generation >= 9),
         bytes_per_s=1e9 * gpu.bandwidth_gbs,
         matmul_flops=matmul,
         attention_flops=0 if attention_v1 else attention,
@@ -138,6 +137,7 @@ def describe(
         eager_units=units * (kernels == "eager"),
         compiled_units=units * (kernels == "compiled"),
         hand_written_units=units * (kernels == "hand-written"),
+        autocast=float(layout.mixed_precision == "autocast" and layout.precision != "fp32"),
         score_units=scores,
         fixed_bytes=WEIGHT_BYTES * matmul_weights
         + tokens * model.vocab * LOGIT_BYTES[kernels] * word,
@@ -151,6 +151,7 @@ def describe(
         micro_bytes=micro_bytes * (hardware.gpus - 1) / hardware.gpus,
         hops=(hardware.gpus - 1) * _collectives(layout, model.layers),
         overlaps=float(overlaps),
+        slowest=math.sqrt(math.log(hardware.gpus)),
         optimizer_seconds=_optimizer_seconds(layout, hardware, trained),
     )
 
