@@ -45,6 +45,8 @@ def write_catalog(home: Path, price_table: Path) -> None:
     memory: dict[str, int] = {}
     with price_table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
+            if row["provider"] not in machines:  # colab: no SkyPilot there
+                continue
             machines[row["provider"]] += _rows(row)
             accelerators.setdefault(row["gpu"], set()).add(row["provider"])
             memory[row["gpu"]] = 80
