@@ -121,7 +121,7 @@ INSIDE = {
 "The folders of a room; each imports from those before it only."
 LOW = {
     "plan": {"arithmetic", "layout"},
-    "data": {"shards", "tokenizer", "tiktoken_cache"},
+    "data": {"shards", "tokenizer"},
     "launch": {"allowance"},
 }
 "Files of a room that its folders may import; they import nothing of the room but each other."

@@ -11,9 +11,10 @@ import importlib.util
 import os
 import re
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,31 +36,36 @@ _VOCABULARY_SHA256 = {
 }
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ABC):
     """Token ids below `vocab` (which fits uint16); `separator` marks where a document begins."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def vocab(self) -> int: ...
-    @property
-    def separator(self) -> int: ...
+    name: str
+    vocab: int
+    separator: int
 
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; a literal <|endoftext|> in it is text like any other."""
-        ...
+
+    @abstractmethod
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Bytes of ids: one token may hold only a part of a character."""
+
+    @abstractmethod
+    def _arrays(self, text: str) -> list[np.ndarray]:
+        """The ids of a text in pieces, made without a Python int per token."""
 
     def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
         """One uint16 array per document: the separator, then the document's tokens."""
-        ...
+        separator = np.array([self.separator], np.uint16)
+        return [
+            np.concatenate([separator, *self._arrays(text)], dtype=np.uint16, casting="unsafe")
+            for text in documents
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; bytes that are not UTF-8 become U+FFFD."""
-        ...
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of ids: one token may hold only a part of a character."""
-        ...
+        return self.decode_bytes(ids).decode("utf-8", "replace")
 
 
 @functools.cache
@@ -72,10 +78,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     raise BadInput(f"data.tokenizer={name} is unknown; use gpt2 or bytes")
 
 
-class Gpt2Tokenizer:
-    name = "gpt2"
-    vocab = 50257
-    separator = 50256
+class Gpt2Tokenizer(Tokenizer):
+    name, vocab, separator = "gpt2", 50257, 50256
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         self._encoding = encoding
@@ -83,56 +87,30 @@ class Gpt2Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
 
-    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
-        return [self._document(text) for text in documents]
-
-    def _document(self, text: str) -> np.ndarray:
-        try:
-            pieces = self._encode_pieces(text)
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows; as tiktoken does
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            pieces = self._encode_pieces(text)
-        tokens = np.empty(1 + sum(len(piece) for piece in pieces), np.uint16)
-        tokens[0] = self.separator
-        np.concatenate(pieces, out=tokens[1:], casting="unsafe")
-        return tokens
-
-    def _encode_pieces(self, text: str) -> list[np.ndarray]:
-        # The buffer interface makes no Python int per token, unlike a list of ids.
-        encode = self._encoding.encode_to_numpy
-        return [encode(piece, disallowed_special=()) for piece in pieces(text)]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         return self._encoding.decode_bytes([int(i) for i in ids])
 
+    def _arrays(self, text: str) -> list[np.ndarray]:
+        encode = self._encoding.encode_to_numpy
+        try:
+            return [encode(piece, disallowed_special=()) for piece in pieces(text)]
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows; as tiktoken does
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return [encode(piece, disallowed_special=()) for piece in pieces(text)]
 
-class ByteTokenizer:
-    name = "bytes"
-    vocab = 257
-    separator = 256
+
+class ByteTokenizer(Tokenizer):
+    name, vocab, separator = "bytes", 257, 256
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8", "replace"))
 
-    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
-        return [self._document(text) for text in documents]
-
-    def _document(self, text: str) -> np.ndarray:
-        content = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
-        tokens = np.empty(1 + len(content), np.uint16)
-        tokens[0] = self.separator
-        tokens[1:] = content
-        return tokens
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         separator = END_OF_TEXT.encode()
         return b"".join(separator if i == self.separator else bytes((int(i),)) for i in ids)
+
+    def _arrays(self, text: str) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode("utf-8", "replace"), np.uint8)]
 
 
 def _gpt2_encoding() -> tiktoken.Encoding:

@@ -17,7 +17,7 @@ from gpt2dist.sweep.report.results import RESULT_FILES, end_lines, write_results
 from gpt2dist.sweep.report.terminal import LiveTable, headline, plan_lines, table_lines
 from gpt2dist.sweep.search.ray_tune import start_trials
 from gpt2dist.sweep.search.sweeper import Sweeper
-from gpt2dist.sweep.spec.sweep_file import differences, load_sweep
+from gpt2dist.sweep.spec.sweep_file import changes, load_sweep
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.trial import planned_trials
 
@@ -122,9 +122,7 @@ def _follow(tune: InThread, sweeper: Sweeper, table: LiveTable) -> None:
             sweeper.stop("the machines alone have cost the whole budget")
         table.show()
     deadline = time.monotonic() + LEAVE_SECONDS
-    while any(record.is_busy() for record in sweeper.records):
-        if time.monotonic() > deadline:
-            break
+    while any(record.is_busy() for record in sweeper.records) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     sweeper.ledger.heartbeat(force=True)
     if isinstance(tune.error, (BadInput, RunFailure)):
@@ -144,7 +142,7 @@ def _require_fitting(journal: Journal, request: SweepRequest) -> None:
             f"{journal.folder} holds a sweep already ({over} of {len(records)} trials are over): "
             "--resume continues it, --fresh sets it aside, name=... in the file starts another"
         )
-    changed = differences(journal.tree, sweep.tree)
+    changed = changes(journal.tree, sweep.tree)
     if changed:
         raise BadInput(
             f"{sweep.file} is not the sweep that was started in {journal.folder}; put it back or "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import statistics
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +136,7 @@ def _draw_rate(axes: Any, rows: Sequence[Row]) -> None:
 
 def _draw_price(axes: Any, rows: Sequence[Row]) -> None:
     """A second scale on top: dollars where the machine has a price, else time."""
+    import numpy as np
     from matplotlib.ticker import MaxNLocator
 
     points = _points(rows, "usd")
@@ -151,20 +151,12 @@ def _draw_price(axes: Any, rows: Sequence[Row]) -> None:
         return
     units = MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(0, points[-1][1] / unit)
     ticks = [tick * unit for tick in units if points[0][1] <= tick * unit <= points[-1][1]]
-    by_price = [(price, tokens) for tokens, price in points]
+    tokens, spent = zip(*points)
     top = axes.secondary_xaxis("top")
-    top.set_xticks([_between(by_price, tick) for tick in ticks], [text(tick) for tick in ticks])
+    top.set_xticks(np.interp(ticks, spent, tokens), [text(tick) for tick in ticks])
     top.tick_params(color=MUTED, labelcolor=MUTED, labelsize=9)
     top.spines["top"].set_color(GRID)
     top.set_xlabel(name, color=MUTED)
-
-
-def _between(points: Sequence[tuple[float, float]], at: float) -> float:
-    """Linear interpolation in points sorted by their first number."""
-    for (left, low), (right, high) in pairwise(points):
-        if left <= at <= right:
-            return low if right == left else low + (high - low) * (at - left) / (right - left)
-    return points[-1][1]
 
 
 def _style(axes: Any) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
 from gpt2dist.run_files import ROWS_FILE, SUMMARY_FILE, Tail
-from gpt2dist.track.mlflow_quiet import quiet_mlflow
+from gpt2dist.track.mlflow_quiet import one_line, quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import without_credentials
 from gpt2dist.track.rows import read_rows
@@ -24,8 +24,6 @@ from gpt2dist.track.rows import read_rows
 SEND_SECONDS = 10.0
 RETRY_SECONDS = 60.0
 CLOSE_SECONDS = 20.0
-NO_ANSWER = {"ConnectionRefusedError", "NewConnectionError", "NameResolutionError", "ReadTimeout"}
-"Of urllib3 and requests, by name: they are imported only when MLflow is."
 
 
 class MlflowTracker:
@@ -86,7 +84,7 @@ class MlflowTracker:
         except Exception as error:  # whatever breaks in there must not reach training
             # Start over next time: a reopened run knows what arrived.
             self._run, self._rows = None, Tail(self._run_dir / ROWS_FILE)
-            self._warn(_one_line(error))
+            self._warn(one_line(error))
             return False
         return True
 
@@ -145,7 +143,7 @@ def sync(run_dir: Path, config: Config, uri: str) -> SyncReport:
             run.set_status(STATUS_OF_END[ended])
     except Exception as error:  # MLflow, SQLAlchemy, urllib3 and requests share no base class
         raise RunFailure(
-            f"cannot sync {run_dir} with MLflow at {without_credentials(uri)}: {_one_line(error)}"
+            f"cannot sync {run_dir} with MLflow at {without_credentials(uri)}: {one_line(error)}"
         ) from None
     place = without_credentials(uri)
     return SyncReport(place, run.run_id, run.created, sent, run.last_step, artifacts, run.status)
@@ -156,18 +154,3 @@ def _ended(run_dir: Path) -> str | None:
         return json.loads((run_dir / SUMMARY_FILE).read_text())["ended"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _one_line(error: Exception) -> str:
-    """What went wrong, without the SQL, the stack of wrapped errors, or a password."""
-    if any(type(cause).__name__ in NO_ANSWER for cause in _causes(error)):
-        return "nobody answers there"
-    text = " ".join(str(error).split(" [SQL:")[0].split())
-    text = without_credentials(text) or type(error).__name__
-    return text if len(text) <= 200 else text[:199] + "…"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

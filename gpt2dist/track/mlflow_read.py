@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track.mlflow_quiet import quiet_mlflow, silence_loggers
+from gpt2dist.track.mlflow_quiet import one_line, quiet_client, quiet_mlflow
 from gpt2dist.track.mlflow_uri import without_credentials
 from gpt2dist.track.rows import Row
 
@@ -38,12 +38,9 @@ def stored_runs(uri: str, experiment: str, metrics: Sequence[str], tag: str) -> 
     Raises BadInput naming the experiments there are, RunFailure when nobody answers.
     """
     quiet_mlflow()
-    from mlflow import MlflowClient
-
-    silence_loggers()
     place = without_credentials(uri)
     try:
-        client = MlflowClient(tracking_uri=uri)
+        client = quiet_client(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             names = sorted(other.name for other in client.search_experiments())
@@ -56,8 +53,7 @@ def stored_runs(uri: str, experiment: str, metrics: Sequence[str], tag: str) -> 
     except BadInput:
         raise
     except Exception as error:  # MLflow, SQLAlchemy, urllib3 and requests share no base class
-        text = " ".join(str(error).split(" [SQL:")[0].split())[:200]
-        raise RunFailure(f"cannot read MLflow at {place}: {without_credentials(text)}") from None
+        raise RunFailure(f"cannot read MLflow at {place}: {one_line(error)}") from None
 
 
 def _all_runs(client: Any, experiment_id: str) -> Iterator[Any]:

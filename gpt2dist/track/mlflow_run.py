@@ -22,7 +22,7 @@ from gpt2dist.run_files import (
     SAMPLES_FILE,
     SUMMARY_FILE,
 )
-from gpt2dist.track.mlflow_quiet import silence_loggers
+from gpt2dist.track.mlflow_quiet import quiet_client
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
@@ -54,13 +54,10 @@ class MlflowRun:
 
     def __init__(self, run_dir: Path, config: Config, uri: str) -> None:
         """Reopens the run named in `mlflow.json`, or creates one in `track.experiment`."""
-        from mlflow import MlflowClient
-
-        silence_loggers()
         self._run_dir = run_dir
         self._uri = uri
         self._experiment = config.track.experiment
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = quiet_client(uri)
         known = self._known_run()
         self.created = known is None
         run = known or self._create()
@@ -109,8 +106,10 @@ class MlflowRun:
         """
         from mlflow.entities import Metric
 
-        sent_rows = 0
-        for batch in _batches([entry for entry in map(self._new_metrics, rows) if entry[1]]):
+        fresh = [(row, values) for row in rows if (values := self._new_values(row))]
+        # A row is never split over requests, so that it arrives whole or not at all.
+        widest = max((len(values) for _, values in fresh), default=1)
+        for batch in _chunks(fresh, max(1, METRICS_PER_REQUEST // widest)):
             metrics = [
                 Metric(key=key, value=value, timestamp=_milliseconds(row), step=row["step"])
                 for row, values in batch
@@ -119,15 +118,12 @@ class MlflowRun:
             self._client.log_batch(self.run_id, metrics=metrics)
             for metric in metrics:
                 self._steps_by_key.setdefault(metric.key, set()).add(metric.step)
-            sent_rows += len(batch)
-        if sent_rows:
+        if fresh:
             self._remember()
-        return sent_rows
+        return len(fresh)
 
     def send_summary(self) -> None:
         """Logs what the run came to as metrics at its last step: loss, dollars, predictions."""
-        from mlflow.entities import Metric
-
         path = self._run_dir / SUMMARY_FILE
         if not path.is_file():
             return
@@ -137,17 +133,7 @@ class MlflowRun:
             del values["total_usd"]  # nobody named a price: unknown, not free
         predicted = summary.get("predicted") or {}
         values |= {f"predicted_{name}": predicted.get(name) for name in PREDICTED}
-        step, now = summary.get("steps", 0), time.time_ns() // 1_000_000
-        known = self._steps_by_key
-        metrics = [
-            Metric(key=key, value=float(value), timestamp=now, step=step)
-            for key, value in values.items()
-            if value is not None and step not in known.get(key, set())
-        ]
-        if metrics:
-            self._client.log_batch(self.run_id, metrics=metrics)
-        for metric in metrics:
-            known.setdefault(metric.key, set()).add(step)
+        self.send_rows([{"step": summary.get("steps", 0), **values}])
 
     def send_artifacts(self) -> list[str]:
         """Uploads the files of the run that exist; the same names again replace the old ones."""
@@ -236,15 +222,14 @@ class MlflowRun:
         for entries in _chunks([RunTag(*item) for item in tags.items()], ENTRIES_PER_REQUEST):
             self._client.log_batch(self.run_id, tags=entries)
 
-    def _new_metrics(self, row: Row) -> tuple[Row, dict[str, float]]:
-        values = {
+    def _new_values(self, row: Row) -> dict[str, float]:
+        return {
             key: float(value)
             for key, value in row.items()
             if key not in ("step", "time")
             and isinstance(value, (int, float))
             and row["step"] not in self._steps_by_key.get(key, ())
         }
-        return row, values
 
     def _remember(self) -> None:
         record = {
@@ -254,22 +239,6 @@ class MlflowRun:
             "synced_step": self.last_step,
         }
         write_atomically(self._run_dir / MLFLOW_FILE, json.dumps(record, indent=1) + "\n")
-
-
-def _batches(
-    entries: Sequence[tuple[Row, dict[str, float]]],
-) -> Iterator[list[tuple[Row, dict[str, float]]]]:
-    """Rows grouped into requests; a row is never split, so that it arrives whole or not at all."""
-    batch: list[tuple[Row, dict[str, float]]] = []
-    count = 0
-    for entry in entries:
-        if batch and count + len(entry[1]) > METRICS_PER_REQUEST:
-            yield batch
-            batch, count = [], 0
-        batch.append(entry)
-        count += len(entry[1])
-    if batch:
-        yield batch
 
 
 def _chunks(entries: list[Any], size: int) -> Iterator[list[Any]]:

@@ -26,9 +26,8 @@ class RowWriter:
         self.path = Path(path)
         keep_to = -1 if resume_step is None else resume_step
         rows = read_rows(self.path) if self.path.exists() else []
-        self.kept = [row for row in rows if row["step"] <= keep_to]
-        "Rows of earlier attempts that still count; what summaries and curves start from."
-        write_atomically(self.path, "".join(_line(row) for row in self.kept))
+        kept = (row for row in rows if row["step"] <= keep_to)
+        write_atomically(self.path, "".join(map(_line, kept)))
         self._file = self.path.open("ab")
 
     def append(self, row: Mapping[str, Any]) -> None:

@@ -28,9 +28,10 @@ class RunEnd:
     "finished, budget, interrupted, diverged or failed"
     reason: str
     device: str
-    "Really used, as are workers and precision, where the config says `auto`."
+    "Really used, as is all below, whatever the config asks for."
     workers: int
     precision: str
+    zero_stage: int = 0
 
 
 def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd) -> dict[str, Any]:
@@ -63,7 +64,6 @@ def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd
         "peak_host_gib": max(_known(rows, "host_gib"), default=None),
         "skipped_steps": max(_known(rows, "skipped"), default=0),
         "data_wait_share": _data_wait_share(rows),
-        "zero_stage": config.zero.stage,
         "versions": versions(),
     }
 

@@ -105,6 +105,7 @@ def conclude(
         device=placement.device_name,
         workers=placement.workers,
         precision=placement.precision,
+        zero_stage=placement.zero_stage,
     )
     summary = summarize(job.config, rows, Account.read(run_dir / LEDGER_FILE), end)
     summary["val_tokens_per_byte"] = job.val_tokens_per_byte

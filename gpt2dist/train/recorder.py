@@ -17,30 +17,18 @@ from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import Ledger
 from gpt2dist.track.rows import RowWriter
 from gpt2dist.track.versions import versions
-from gpt2dist.train.core.loop import INTERRUPTED, OUT_OF_BUDGET, RUNNING, Ending, TrainState
+from gpt2dist.train.core.loop import (
+    INTERRUPTED,
+    OUT_OF_BUDGET,
+    RUNNING,
+    Ending,
+    Recorder,
+    TrainState,
+)
 from gpt2dist.train.job import Job
 
 
-class SilentRecorder:
-    """The recorder of every rank but 0."""
-
-    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]:
-        return RUNNING, ""
-
-    def row(self, row: dict[str, Any]) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def vouch(self, state: TrainState) -> TrainState:
-        """The state as a checkpoint may claim it: with its costs, its rows on the disk."""
-        return state
-
-    def finish(self, ending: Ending) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class RunRecorder(SilentRecorder):
+class RunRecorder(Recorder):
     """Writes `metrics.jsonl`, `ledger.json` and `events.jsonl`, which the driver follows."""
 
     def __init__(self, job: Job, machines: int, resume_step: int | None) -> None:

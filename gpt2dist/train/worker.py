@@ -34,9 +34,9 @@ from gpt2dist.train.core import checkpoint
 from gpt2dist.train.core.checkpoint import Checkpoint
 from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import Engine
-from gpt2dist.train.core.loop import Diverged, Ending, Surroundings, TrainState, run_loop
+from gpt2dist.train.core.loop import Diverged, Ending, Recorder, Surroundings, TrainState, run_loop
 from gpt2dist.train.job import Job
-from gpt2dist.train.recorder import RunRecorder, SilentRecorder
+from gpt2dist.train.recorder import RunRecorder
 
 
 def train_rank(job: Job, local_rank: int = 0) -> Ending:
@@ -101,7 +101,7 @@ def _set_up_process(placement: Placement) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def _open_records(job: Job, control: Control) -> tuple[SilentRecorder, Checkpoint | None]:
+def _open_records(job: Job, control: Control) -> tuple[Recorder, Checkpoint | None]:
     """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
     run_dir = Path(job.run_dir)
     machines = len(set(control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())))
@@ -117,7 +117,7 @@ def _open_records(job: Job, control: Control) -> tuple[SilentRecorder, Checkpoin
     path = control.from_root(find)
     resumed = checkpoint.load(path, full_check=False) if path else None
     if control.rank != 0:
-        return SilentRecorder(), resumed
+        return Recorder(), resumed
     recorder = RunRecorder(job, machines, resumed.state.step if resumed else None)
     if resumed is not None:
         notes.append(f"continuing from {resumed.path.name} ({resumed.state.tokens:,} tokens)")
@@ -154,7 +154,7 @@ def _build(
 
 
 def _surroundings(
-    job: Job, control: Control, engine: Engine, dataset: Dataset, recorder: SilentRecorder
+    job: Job, control: Control, engine: Engine, dataset: Dataset, recorder: Recorder
 ) -> Surroundings:
     config, run_dir = job.config, Path(job.run_dir)
     windows = Windows(dataset, "val", config.model.context)

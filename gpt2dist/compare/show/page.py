@@ -58,7 +58,7 @@ def page_tree(comparison: Comparison, axis: Axis) -> dict[str, Any]:
         "round_hours": [_short(hours) for hours in ROUND_HOURS],
         "runs": [_run(comparison, run, colour) for run, colour in zip(comparison.runs, series)],
         "frontier": {
-            "final": {name: list(comparison.frontier[name]) for name in AXES},
+            "final": dict(comparison.frontier),
             "best": {name: _best_frontier(comparison, name) for name in AXES},
         },
         "groups": [group.tree() for group in comparison.groups if len(group.runs) > 1],
@@ -94,7 +94,7 @@ def _intervals(comparison: Comparison, axis: Axis, series: Sequence[int]) -> lis
     ]
 
 
-def _best_frontier(comparison: Comparison, axis: Axis) -> list[int]:
+def _best_frontier(comparison: Comparison, axis: Axis) -> tuple[int, ...]:
     """The frontier if each run were judged by its best validation loss."""
     placed = [
         (index, x, comparison.best(comparison.runs[index]))

@@ -82,11 +82,8 @@ def _draw(axes: Any, comparison: Comparison, axis: Axis, points: Sequence[tuple]
     _draw_points(axes, comparison, axis, names, series)
     axes.set_title(
         f"What nobody beats: validation loss against {AXIS_TITLES[axis]}",
-        loc="left",
-        color=INK,
-        fontsize=13,
-        fontweight="bold",
-    )
+        loc="left", color=INK, fontsize=13, fontweight="bold",
+    )  # fmt: skip
     legend = axes.legend(loc="upper right", labelcolor=INK, fontsize=9, edgecolor="white")
     legend.get_frame().set_alpha(0.85)
     axes.figure.draw_without_rendering()  # settles where things are
@@ -116,21 +113,15 @@ def _draw_points(
             chosen = [
                 point
                 for index, point in placed
-                if series[index] == colour
-                and (comparison.runs[index].ended == "finished") == finished
+                if (series[index], comparison.runs[index].ended == "finished") == (colour, finished)
             ]
             if chosen:
+                inside, edge = (LIGHT[colour], "white") if finished else ("white", LIGHT[colour])
+                style = {"marker": "o", "markersize": 6.5, "color": LIGHT[colour], "zorder": 5}
                 axes.plot(
-                    *zip(*chosen),
-                    linestyle="none",
-                    marker="o",
-                    markersize=6.5,
-                    color=LIGHT[colour],
-                    markerfacecolor=LIGHT[colour] if finished else "white",
-                    markeredgecolor="white" if finished else LIGHT[colour],
-                    label=name if finished else f"{name}, not finished",
-                    zorder=5,
-                )
+                    *zip(*chosen), linestyle="none", markerfacecolor=inside, markeredgecolor=edge,
+                    label=name if finished else f"{name}, not finished", **style,
+                )  # fmt: skip
 
 
 def _draw_references(axes: Any, comparison: Comparison, axis: Axis) -> list[tuple[Any, str]]:
@@ -147,16 +138,8 @@ def _draw_references(axes: Any, comparison: Comparison, axis: Axis) -> list[tupl
             if reference.label and left < x < right and low < reference.loss < high:
                 named.append(((x, reference.loss), reference.label))
     for name, points in series.items():
-        line = "-" if name else "none"
-        axes.plot(
-            *zip(*sorted(points)),
-            color=FAINT,
-            linewidth=1,
-            linestyle=line,
-            marker="D",
-            markersize=3.5,
-            zorder=1,
-        )
+        style = {"color": FAINT, "linewidth": 1, "marker": "D", "markersize": 3.5, "zorder": 1}
+        axes.plot(*zip(*sorted(points)), linestyle="-" if name else "none", **style)
     return named
 
 

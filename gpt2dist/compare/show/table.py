@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt2dist.compare.read.run_record import AXES, AXIS_TITLES, UNKNOWN, Axis, Run, spent_text
 from gpt2dist.compare.stats.comparison import BITS, Comparison
-from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.human import columns, human_count, human_duration, usd
 
 WHOLE_RUN = ("usd", "hours", "val_loss")
 "Predictions of a run that goes to its end."
@@ -83,7 +83,7 @@ def _runs_table(comparison: Comparison) -> list[str]:
         if target is not None:
             row.append(_reached(comparison, run))
         rows.append([*row, run.ended, run.hardware])
-    lines = [f"validation loss in {comparison.unit}", *_aligned(head, rows, left=(0, -1, -2))]
+    lines = [f"validation loss in {comparison.unit}", *columns([head, *rows], left=(0, -1, -2))]
     hidden = len(comparison.runs) - len(rows)
     return [*lines, f"... and {hidden} more runs (--csv, --json: all)"] if hidden else lines
 
@@ -117,7 +117,7 @@ def _groups_table(comparison: Comparison) -> list[str]:
         for group in shown[:LONGEST_TABLE]
     ]
     head = ["group", "runs", "seeds", "mean final", "95 % interval", "on"]
-    return ["", "runs that differ only in seed or hardware", *_aligned(head, rows, left=(0, -1))]
+    return ["", "runs that differ only in seed or hardware", *columns([head, *rows], left=(0, -1))]
 
 
 def _predicted_table(comparison: Comparison) -> list[str]:
@@ -136,7 +136,7 @@ def _predicted_table(comparison: Comparison) -> list[str]:
         for run in shown[:LONGEST_TABLE]
     ]
     head = ["predicted -> actual", "dollars", "time", "memory", "tok/s", "loss (nats)"]
-    return ["", *_aligned(head, rows, left=(0,))]
+    return ["", *columns([head, *rows], left=(0,))]
 
 
 def _pair(run: Run, name: str, actual: float | None, text: Callable[[float], str]) -> str:
@@ -168,19 +168,6 @@ def _target_fields(comparison: Comparison, spent: float | None) -> Mapping[str, 
         return {}
     unit = "_bits_per_byte" if comparison.unit == BITS else ""
     return {f"usd_to_loss_{comparison.target_loss:g}{unit}": spent}
-
-
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    columns = list(zip(head, *rows))
-    widths = [max(map(len, column)) for column in columns]
-    lefts = {index % len(head) for index in left}
-    return [
-        "  ".join(
-            cell.ljust(width) if index in lefts else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
 
 
 def _loss(value: float | None) -> str:

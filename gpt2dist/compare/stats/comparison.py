@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from gpt2dist.compare.read.references import Reference, references_for
 from gpt2dist.compare.read.run_record import AXES, Axis, Point, Run, Text, bits_per_byte
 from gpt2dist.compare.stats.frontier import not_overtaken, pareto, reached_by, spent_to_reach
-from gpt2dist.compare.stats.groups import (
-    Group,
-    describe_target,
-    describe_verdict,
-    group_runs,
-    varying,
-    verdict,
-)
+from gpt2dist.compare.stats.groups import Group, describe_target, group_runs, varying, verdict
 from gpt2dist.errors import BadInput
 from gpt2dist.human import human_count
 from gpt2dist.plan.loss.predict import published_text
@@ -39,14 +32,14 @@ class Comparison:
     runs: tuple[Run, ...]
     "Best final loss first; runs without one last."
     unit: str
-    groups: tuple[Group, ...]
-    frontier: Mapping[Axis, tuple[int, ...]]
-    "Indices into `runs` of those that nobody beats, cheapest first."
-    references: tuple[Reference, ...]
     target_loss: float | None
-    findings: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
+    frontier: Mapping[Axis, tuple[int, ...]] = field(default_factory=dict)
+    "Indices into `runs` of those that nobody beats, cheapest first."
+    references: tuple[Reference, ...] = ()
+    findings: tuple[str, ...] = ()
     "Sentences on significance."
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     "What makes the comparison doubtful, or is unknown."
 
     def final(self, run: Run) -> float | None:
@@ -89,20 +82,17 @@ def compare_runs(
 ) -> Comparison:
     """Groups, frontier and findings; BadInput where losses do not compare, unless forced."""
     notes = require_comparable(runs, force=force)
-    unit = BITS if in_bits(runs) else NATS
-    bare = Comparison(tuple(runs), unit, (), {}, (), target_loss, (), ())
-    ranked = tuple(sorted(runs, key=lambda run: _rank(bare.final(run), run.name)))
+    bare = Comparison(tuple(runs), BITS if in_bits(runs) else NATS, target_loss)
+    ranked = sorted(
+        runs, key=lambda run: (bare.final(run) is None, bare.final(run) or 0.0, run.name)
+    )
     groups = tuple(group_runs(ranked, bare.final))
-    ordered = Comparison(ranked, unit, groups, {}, (), target_loss, (), ())
-    texts = {run.text for run in ranked}
-    return Comparison(
-        runs=ranked,
-        unit=unit,
-        groups=groups,
-        frontier={axis: _frontier(ordered, axis) for axis in AXES},
-        references=tuple(_references(texts)),
-        target_loss=target_loss,
-        findings=tuple(_findings(groups, unit, target_loss)),
+    ordered = replace(bare, runs=tuple(ranked), groups=groups)
+    return replace(
+        ordered,
+        frontier={axis: frontier_of(ordered, axis, ordered.placed(axis)) for axis in AXES},
+        references=tuple(_references({run.text for run in runs})),
+        findings=tuple(_findings(groups, bare.unit, target_loss)),
         notes=(*notes, *_notes(ranked, groups)),
     )
 
@@ -149,7 +139,9 @@ def _way_out(runs: Sequence[Run]) -> str:
     )
 
 
-def frontier_of(comparison: Comparison, axis: Axis, ends: Sequence[tuple[int, Point]]) -> list[int]:
+def frontier_of(
+    comparison: Comparison, axis: Axis, ends: Sequence[tuple[int, Point]]
+) -> tuple[int, ...]:
     """Indices of the runs that nobody beats, cheapest first; `ends` says where each one ended.
 
     A run that did not finish has to be better than finished runs were on their way, too: those had
@@ -161,7 +153,7 @@ def frontier_of(comparison: Comparison, axis: Axis, ends: Sequence[tuple[int, Po
         curves = (comparison.curve(comparison.runs[index], axis) for index, _ in finished)
         others = [others[kept] for kept in not_overtaken([point for _, point in others], curves)]
     known = sorted(finished + others)
-    return [known[kept][0] for kept in pareto([point for _, point in known])]
+    return tuple(known[kept][0] for kept in pareto([point for _, point in known]))
 
 
 def interval_places(
@@ -204,17 +196,9 @@ def _references(texts: set[Text]) -> list[Reference]:
     return references_for(text.source, text.tokenizer)
 
 
-def _rank(loss: float | None, name: str) -> tuple[bool, float, str]:
-    return loss is None, loss or 0.0, name
-
-
-def _frontier(comparison: Comparison, axis: Axis) -> tuple[int, ...]:
-    return tuple(frontier_of(comparison, axis, comparison.placed(axis)))
-
-
 def _findings(groups: Sequence[Group], unit: str, target: float | None) -> list[str]:
-    found = verdict(groups)
-    lines = [describe_verdict(found, unit)] if found else []
+    found = verdict(groups, unit)
+    lines = [found] if found else []
     if target is not None:
         near = [group for group in groups if group.mean is not None and group.mean <= target]
         lines += [describe_target(group, target) for group in near[:3]]

@@ -31,9 +31,8 @@ class Interval:
 class Test:
     """Whether one mean lies below another mean, or below a number."""
 
-    difference: float
-    "The other mean (or the number) minus this one: positive where this one is lower."
     t: float
+    "Positive where the mean is lower."
     df: float
     p: float
     "One-sided: how often chance alone would show so large a difference."
@@ -75,16 +74,6 @@ class Group:
         }
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the best group really is better than the second."""
-
-    best: Group
-    second: Group
-    test: Test | None
-    "None where the seeds are too few."
-
-
 def group_runs(runs: Sequence[Run], loss_of: LossOf) -> list[Group]:
     """Groups, best mean first; those without a finished run last."""
     families: dict[str, list[Run]] = {}
@@ -104,23 +93,19 @@ def varying(runs: Sequence[Run]) -> list[str]:
     return [key for key in first if any(run.settings[key] != first[key] for run in runs)]
 
 
-def verdict(groups: Sequence[Group]) -> Verdict | None:
-    """The two best groups held against each other; None below two with a finished run."""
-    ranked = [group for group in groups if group.mean is not None]
+def verdict(groups: Sequence[Group], unit: str) -> str | None:
+    """The two best groups held against each other: by how much, how sure, and what is missing.
+
+    None below two groups with a finished run.
+    """
+    ranked = [(group, group.mean) for group in groups if group.mean is not None]
     if len(ranked) < 2:
         return None
-    best, second = ranked[:2]
-    return Verdict(best, second, welch(best.finals, second.finals))
-
-
-def describe_verdict(found: Verdict, unit: str) -> str:
-    """One sentence: by how much, how sure, and what is missing to be sure."""
-    best, second, test = found.best, found.second, found.test
-    assert best.mean is not None
-    assert second.mean is not None
-    if second.mean == best.mean:
-        return f"{best.label} and {second.label} are level at {best.mean:.4f} {unit}"
-    gap = f"{best.label} is {second.mean - best.mean:.4f} {unit} below {second.label}"
+    (best, low), (second, high) = ranked[:2]
+    if high == low:
+        return f"{best.label} and {second.label} are level at {low:.4f} {unit}"
+    gap = f"{best.label} is {high - low:.4f} {unit} below {second.label}"
+    test = welch(best.finals, second.finals)
     if test is None:
         counts = f"{len(best.finals)} and {len(second.finals)}"
         return (
@@ -182,20 +167,18 @@ def welch(lower: Sequence[float], higher: Sequence[float]) -> Test | None:
     a, b = (statistics.variance(sample) / len(sample) for sample in (lower, higher))
     if a + b == 0:
         return None
-    difference = statistics.fmean(higher) - statistics.fmean(lower)
-    t = difference / math.sqrt(a + b)
+    t = (statistics.fmean(higher) - statistics.fmean(lower)) / math.sqrt(a + b)
     df = (a + b) ** 2 / (a * a / (len(lower) - 1) + b * b / (len(higher) - 1))
-    return Test(difference, t, df, t_tail(t, df))
+    return Test(t, df, t_tail(t, df))
 
 
 def below(values: Sequence[float], target: float) -> Test | None:
     """One-sample t test that the mean is below `target`; None below two values or any spread."""
     if len(values) < 2 or statistics.stdev(values) == 0:
         return None
-    difference = target - statistics.fmean(values)
     df = len(values) - 1
-    t = difference / (statistics.stdev(values) / math.sqrt(len(values)))
-    return Test(difference, t, df, t_tail(t, df))
+    t = (target - statistics.fmean(values)) * math.sqrt(len(values)) / statistics.stdev(values)
+    return Test(t, df, t_tail(t, df))
 
 
 def _group(runs: tuple[Run, ...], settings: Mapping[str, Any], loss_of: LossOf) -> Group:

@@ -16,6 +16,7 @@ from gpt2dist.data.prepare.unit_shards import (
     count_text_bytes,
     piece_path,
     shard_name,
+    total_of,
     train_shard,
     write_tokens,
 )
@@ -93,12 +94,7 @@ def now() -> str:
 
 
 def _total(units: Sequence[Finished], split: Split) -> Totals:
-    pieces = [done.pieces[split].totals for done in units]
-    return Totals(
-        documents=sum(piece.documents for piece in pieces),
-        tokens=sum(piece.tokens for piece in pieces),
-        text_bytes=sum(piece.text_bytes for piece in pieces),
-    )
+    return total_of(done.pieces[split].totals for done in units)
 
 
 def _join_val(out: str, units: Sequence[Finished]) -> list[Shard]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpt2dist.data.prepare.files import Unit
-from gpt2dist.data.prepare.unit_shards import Finished
+from gpt2dist.data.prepare.unit_shards import Finished, total_of
+from gpt2dist.data.shards import Totals
 from gpt2dist.human import human_count, human_duration
 
 LINE_SECONDS = 2.0
@@ -21,7 +22,6 @@ class UnitsDone:
     units: int
     documents: int
     tokens: int
-    text_bytes: int
     text_megabytes_per_s: float
     seconds_left: float
 
@@ -51,35 +51,30 @@ class Report:
     def __init__(
         self, units: Sequence[Unit], done: Mapping[int, Finished], call: Callable[[UnitsDone], None]
     ) -> None:
-        self._units = units
-        self._call = call
+        self._units, self._call = units, call
         self._began = time.monotonic()
-        self._work_before = self._work(done)
-        self._text_before = _sum(done, "text_bytes")
+        self._work_before, self._text_before = self._work(done), _total(done).text_bytes
 
     def __call__(self, done: Mapping[int, Finished]) -> None:
         seconds = max(1e-9, time.monotonic() - self._began)
         worked = self._work(done) - self._work_before
         left = self._work(range(len(self._units))) - self._work(done)
-        text_bytes = _sum(done, "text_bytes")
+        total = _total(done)
         self._call(
             UnitsDone(
                 units_done=len(done),
                 units=len(self._units),
-                documents=_sum(done, "documents"),
-                tokens=_sum(done, "tokens"),
-                text_bytes=text_bytes,
-                text_megabytes_per_s=(text_bytes - self._text_before) / 1e6 / seconds,
+                documents=total.documents,
+                tokens=total.tokens,
+                text_megabytes_per_s=(total.text_bytes - self._text_before) / 1e6 / seconds,
                 seconds_left=seconds * left / worked,
             )
         )
 
-    def _work(self, indices: Mapping[int, Finished] | Sequence[int]) -> int:
+    def _work(self, indices: Iterable[int]) -> int:
         # A streamed dataset's shards have no known size: each then counts the same.
         return sum(max(1, self._units[i].source_bytes) for i in indices)
 
 
-def _sum(done: Mapping[int, Finished], what: str) -> int:
-    return sum(
-        getattr(piece.totals, what) for unit in done.values() for piece in unit.pieces.values()
-    )
+def _total(done: Mapping[int, Finished]) -> Totals:
+    return total_of(piece.totals for unit in done.values() for piece in unit.pieces.values())

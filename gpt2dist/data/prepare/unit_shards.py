@@ -69,6 +69,11 @@ def train_shard(done: Finished) -> Shard:
     return Shard(name, "train", totals.tokens, totals.documents, piece.sha256)
 
 
+def total_of(parts: Iterable[Totals]) -> Totals:
+    sums = [sum(column) for column in zip(*map(dataclasses.astuple, parts))]
+    return Totals(*sums) if sums else Totals(0, 0, 0)
+
+
 def tokenize_unit(job: Preparation, index: int, unit: Unit) -> Finished:
     """Writes the unit's files, each whole or absent, and last its record."""
     tokenizer = load_tokenizer(job.tokenizer)

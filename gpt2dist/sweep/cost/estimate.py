@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
+from typing import Literal
 
 from gpt2dist.config.schema import BudgetConfig, Config
 from gpt2dist.errors import BadInput
@@ -21,6 +22,9 @@ from gpt2dist.sweep.spec.sweep import Sweep
 from gpt2dist.track.ledger import price_usd_per_hour
 from gpt2dist.train.predicted import prediction
 
+Unit = Literal["usd", "hours", "tokens"]
+UNIT_NAMES: dict[Unit, str] = {"usd": "dollars", "hours": "hours", "tokens": "tokens"}
+
 
 @dataclass(frozen=True)
 class MachineShare:
@@ -32,6 +36,16 @@ class MachineShare:
     usd_per_hour: float
     "Of one machine, times the part."
     source: str
+
+    @classmethod
+    def of(cls, sweep: Sweep, gpus_per_machine: int, price: tuple[float, str]) -> MachineShare:
+        """Trials that run at once share a machine; `price`: of a whole one, and its source."""
+        part, machines, gpus = 1 / sweep.at_once, 1, sweep.resources.gpus
+        if gpus and gpus_per_machine:
+            machines = max(1, math.ceil(gpus / gpus_per_machine))
+            together = max(1, int(gpus_per_machine / gpus + 1e-9))
+            part = 1 / min(sweep.at_once, together)
+        return cls(part, machines, price[0] * part, price[1])
 
     @property
     def is_known(self) -> bool:
@@ -70,13 +84,9 @@ class Pricing:
 
 
 def pricing_here(sweep: Sweep, machine: Machine, gpus_per_machine: int) -> Pricing:
-    """At the price that config or environment names, by a probe or the planner if it knows the GPU.
-
-    Trials that run at once share a machine.
-    """
-    usd_per_hour, source = price_usd_per_hour(sweep.config.cluster, os.environ)
-    part, machines = _part(sweep, gpus_per_machine)
-    share = MachineShare(part, machines, usd_per_hour * part, source)
+    """By a probe or the planner where it knows the GPU, at the price of config or environment."""
+    price = price_usd_per_hour(sweep.config.cluster, os.environ)
+    share = MachineShare.of(sweep, gpus_per_machine, price)
 
     @cache
     def estimate(config: Config) -> Estimate:
@@ -101,10 +111,11 @@ def pricing_on(sweep: Sweep, on: str) -> Pricing:
     if gpus > hardware.gpus:
         raise BadInput(f"resources.gpus={gpus:g} is more than the {hardware.gpus} GPUs of {on}")
     offer = offers_for(sweep.config, hardware)[0]
-    part, machines = _part(sweep, hardware.gpus_per_node)
-    usd_per_hour = offer.usd_per_hour * part if offer else 0.0
-    source = f"{offer.provider} {offer.instance}" if offer else f"no offer of {on}"
-    own = Hardware(hardware.gpu, math.ceil(max(1, math.ceil(gpus)) / machines), machines)
+    price = 0.0, f"no offer of {on}"
+    if offer is not None:
+        price = offer.usd_per_hour, f"{offer.provider} {offer.instance}"
+    share = MachineShare.of(sweep, hardware.gpus_per_node, price)
+    own = Hardware(hardware.gpu, math.ceil(max(1.0, gpus) / share.machines), share.machines)
 
     def estimate(config: Config) -> Estimate:
         plan = plan_run(config, own, offer)
@@ -115,7 +126,7 @@ def pricing_on(sweep: Sweep, on: str) -> Pricing:
         basis = f"planner, {plan.gpu} x {plan.gpus}"
         return Estimate(config.total_tokens, hours, basis, once)
 
-    return Pricing(MachineShare(part, machines, usd_per_hour, source), estimate)
+    return Pricing(share, estimate)
 
 
 def run_config(sweep: Sweep, share: MachineShare, config: Config, granted: Amounts) -> Config:
@@ -168,66 +179,59 @@ class SweepEstimate:
         hours = max(trial.once_hours for trial in self.trials) * self.share.machines
         return Amounts(hours * self.share.usd_per_hour / self.share.part, hours)
 
-    @property
-    def needs(self) -> list[Amounts] | None:
+    def needs(self, unit: Unit) -> list[float] | None:
         """Of every trial, without what is paid once; None when one is unknown."""
+        if unit == "tokens":
+            return [float(trial.tokens) for trial in self.trials]
         hours = [trial.hours for trial in self.trials if trial.hours is not None]
-        if len(hours) < len(self.trials):
-            return None
-        return [self.share.cost(h * 3600, t.tokens) for h, t in zip(hours, self.trials)]
-
-    @property
-    def total(self) -> Amounts | None:
-        return None if self.needs is None else sum(self.needs, Amounts())
+        costs = [self.share.cost(one * 3600) for one in hours]
+        return [getattr(c, unit) for c in costs] if len(costs) == len(self.trials) else None
 
     def budget_notes(self, sweep: Sweep) -> list[str]:
         """Remarks on what is unknown or tight; raises BadInput for what cannot fit the budget.
 
         The budget is for the trials; what is paid once before them is shown beside it.
         """
-        notes, budget, needs = [], sweep.budget, self.needs
-        if budget.usd is not None and not self.share.is_known:
+        notes = []
+        if sweep.budget.usd is not None and not self.share.is_known:
             raise BadInput(
-                f"budget.usd={budget.usd:g} cannot be kept: this machine has no price; set "
+                f"budget.usd={sweep.budget.usd:g} cannot be kept: this machine has no price; set "
                 "cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and "
                 "cluster.usd_per_kwh"
             )
-        for key, name, limit in (("usd", "dollars", budget.usd), ("hours", "hours", budget.hours)):
+        for unit, name in UNIT_NAMES.items():
+            limit, needs = getattr(sweep.budget, unit), self.needs(unit)
             if limit is not None and needs is None:
                 notes.append(
                     f"planned {name} are unknown: no probe of this model on this machine "
                     "(`gpt2dist plan RECIPE --probe` takes one); the budget holds all the same"
                 )
             elif limit is not None and needs is not None:
-                notes += self._fit(sweep, key, limit, [getattr(need, key) for need in needs])
-        if budget.tokens is not None:
-            notes += self._fit(sweep, "tokens", budget.tokens, [t.tokens for t in self.trials])
+                notes += self._fit(sweep, unit, limit, needs)
         if not self.share.is_known:
             notes.append(f"dollars are unknown: no price of this machine ({self.share.source})")
         return notes
 
-    def _fit(self, sweep: Sweep, key: str, limit: float, needs: Sequence[float]) -> list[str]:
-        texts = {"usd": usd, "tokens": human_count, "hours": "{:.2f} h".format}
-        text: Callable[[float], str] = texts[key]
+    def _fit(self, sweep: Sweep, unit: Unit, limit: float, needs: Sequence[float]) -> list[str]:
+        texts = {"usd": usd, "hours": "{:.2f} h".format, "tokens": human_count}
+        text: Callable[[float], str] = texts[unit]
         one, together = max(needs), sum(needs)
         if one > limit:
             raise BadInput(
-                f"budget.{key}={text(limit)} is below one trial, which needs {text(one)}; raise it "
-                f"or shorten train.tokens (in {sweep.file})"
+                f"budget.{unit}={text(limit)} is below one trial, which needs {text(one)}; raise "
+                f"it or shorten train.tokens (in {sweep.file})"
             )
         if together * self.least_part > limit:
             least = " at least, even with early stopping" if sweep.stops_early else ""
             raise BadInput(
                 f"the sweep needs {text(together * self.least_part)}{least} for {len(needs)} "
-                f"trials of up to {text(one)}, but budget.{key}={text(limit)}; raise it, shorten "
+                f"trials of up to {text(one)}, but budget.{unit}={text(limit)}; raise it, shorten "
                 f"train.tokens or take fewer trials (in {sweep.file})"
             )
         if together <= limit:
             return []
-        return [
-            f"without early stopping the sweep would need {text(together)}; it ends at "
-            f"budget.{key}={text(limit)}"
-        ]
+        without = f"without early stopping the sweep would need {text(together)}"
+        return [f"{without}; it ends at budget.{unit}={text(limit)}"]
 
 
 def _least_part(sweep: Sweep, tokens: int) -> float:
@@ -250,16 +254,6 @@ def _placed(sweep: Sweep, config: Config) -> Config:
     if sweep.in_processes or sweep.resources.gpus < 1:
         return config
     return replace(config, cluster=replace(config.cluster, workers=int(sweep.resources.gpus)))
-
-
-def _part(sweep: Sweep, gpus_per_machine: int) -> tuple[float, int]:
-    """Part of a machine that a trial pays for, and the number of its machines."""
-    gpus = sweep.resources.gpus
-    if gpus and gpus_per_machine:
-        machines = max(1, math.ceil(gpus / gpus_per_machine))
-        together = max(1, int(gpus_per_machine / gpus + 1e-9))
-        return 1 / min(sweep.at_once, together), machines
-    return 1 / sweep.at_once, 1
 
 
 def _slowdown(sweep: Sweep, machine: Machine) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gpt2dist.data.prepare.progress import aloud
 from gpt2dist.data.shards import load_dataset_folder, require
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.placement import Machine
-from gpt2dist.sweep.spec.sweep import Sweep
+from gpt2dist.sweep.spec.sweep import Resources, Sweep
 from gpt2dist.train import ray_run
 from gpt2dist.train.machine import probe_machine
 
@@ -48,30 +48,29 @@ class Machines:
 
     def require_room(self, sweep: Sweep) -> None:
         """Raises BadInput for trials that could only wait forever."""
-        asked, at_once = sweep.resources, sweep.at_once
-        if asked.gpus > self.gpus:
-            raise BadInput(
-                f"resources.gpus={asked.gpus:g}: a trial needs more than the {self.gpus} GPUs here "
-                f"and would wait forever (in {sweep.file})"
+        for problem in self._problems(sweep.resources, sweep):
+            raise BadInput(f"{problem} (in {sweep.file})")
+
+    def _problems(self, asked: Resources, sweep: Sweep) -> Iterator[str]:
+        at_once, here, gpus = sweep.at_once, self.gpus, f"resources.gpus={asked.gpus:g}"
+        if asked.gpus > here:
+            yield f"{gpus}: a trial needs more than the {here} GPUs here and would wait forever"
+        elif asked.gpus and at_once > int(here / asked.gpus + 1e-9):
+            yield (
+                f"at_once={at_once} trials of {gpus} need more than the {here} GPUs here; use "
+                f"sweep.at_once={int(here / asked.gpus + 1e-9)}"
             )
-        if asked.gpus:
-            room = int(self.gpus / asked.gpus + 1e-9)
-            if at_once > room:
-                raise BadInput(
-                    f"at_once={at_once} trials of resources.gpus={asked.gpus:g} need more than the "
-                    f"{self.gpus} GPUs here; use sweep.at_once={room} (in {sweep.file})"
-                )
-        elif self.gpus and sweep.config.cluster.device != "cpu":
-            raise BadInput(
-                f"resources.gpus is 0, but there are {self.gpus} GPUs here; set resources.gpus, or "
-                f"cluster.device=cpu to leave them alone (in {sweep.file})"
+        elif not asked.gpus and here and sweep.config.cluster.device != "cpu":
+            yield (
+                f"resources.gpus is 0, but there are {here} GPUs here; set resources.gpus, or "
+                "cluster.device=cpu to leave them alone"
             )
         if sweep.in_processes and at_once * asked.cpus > self.cores:
             most = self.cores // asked.cpus
             hint = f"use sweep.at_once={most}" if most else f"resources.cpus={self.cores} at most"
-            raise BadInput(
+            yield (
                 f"at_once={at_once} trials of resources.cpus={asked.cpus} need more than the "
-                f"{self.cores} cores here; {hint} (in {sweep.file})"
+                f"{self.cores} cores here; {hint}"
             )
 
     def prepare_data(self, configs: Iterable[Config], say: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt2dist.run_files import ROWS_FILE
 from gpt2dist.sweep.search.sweeper import Sweeper
-from gpt2dist.track.mlflow_quiet import quiet_mlflow
+from gpt2dist.track.mlflow_quiet import one_line, quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import tracking_uri, without_credentials
 from gpt2dist.track.rows import read_rows
@@ -67,7 +67,7 @@ class SweepMlflow:
             action()
         except Exception as error:  # whatever breaks in there must not reach the sweep
             self._parent, self._runs = None, {}
-            self._warn(" ".join(str(error).split(" [SQL:")[0].split())[:200])
+            self._warn(one_line(error))
             return False
         return True
 
@@ -75,7 +75,7 @@ class SweepMlflow:
         if not self._warned:
             self._warned = True
             self._on_trouble(
-                f"MLflow at {without_credentials(self._uri)}: {without_credentials(text)}; the "
+                f"MLflow at {without_credentials(self._uri)}: {text}; the "
                 "sweep goes on, its files have everything: --resume sends what is missing"
             )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from gpt2dist.config.load import dump
@@ -32,15 +32,11 @@ class PointResult:
 
     point: int
     values: Values
-    trials: tuple[str, ...]
+    trials: list[str]
     means: dict[str, float]
     "By objective."
     spreads: dict[str, float | None]
     "Sample standard deviation over the seeds; None of a single seed."
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        return {**vars(self), "trials": list(self.trials)}
 
 
 def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
@@ -65,14 +61,13 @@ def write_results(sweeper: Sweeper, ended: str) -> dict[str, Any]:
         "tokens": int(spent.tokens),
         "trials_not_started": sweeper.not_started,
         "best": _write_best(sweeper, best) if best else None,
-        "pareto": [result.plain for result in pareto_points(points, sweep.objective)],
-        "points": [result.plain for result in points],
+        "pareto": [vars(result) for result in pareto_points(points, sweep.objective)],
+        "points": [vars(result) for result in points],
         "trials": [_trial(record, sweeper) for record in sweeper.records],
     }
     write_atomically(sweeper.folder / SWEEP_SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
-    draw_sweep(
-        sweep, sweeper.records, best.point if best else None, sweeper.folder / SWEEP_PICTURE_FILE
-    )
+    picture = sweeper.folder / SWEEP_PICTURE_FILE
+    draw_sweep(sweep, sweeper.records, best.point if best else None, picture)
     return summary
 
 
@@ -128,20 +123,13 @@ def _finished_points(sweeper: Sweeper) -> list[PointResult]:
         results = sweeper.results(point)
         if results is None:
             continue
-        names = sweeper.sweep.objective
-        columns = {name: [values[name] for _, values in results] for name in names}
-        found.append(
-            PointResult(
-                point=point,
-                values=results[0][0].trial.values,
-                trials=tuple(record.trial.name for record, _ in results),
-                means={name: statistics.fmean(column) for name, column in columns.items()},
-                spreads={
-                    name: statistics.stdev(column) if len(column) > 1 else None
-                    for name, column in columns.items()
-                },
-            )
-        )
+        columns: dict[str, list[float]] = {
+            name: [reached[name] for _, reached in results] for name in sweeper.sweep.objective
+        }
+        trials, values = [r.trial.name for r, _ in results], results[0][0].trial.values
+        means = {name: fmean(column) for name, column in columns.items()}
+        spreads = {n: stdev(column) if len(column) > 1 else None for n, column in columns.items()}
+        found.append(PointResult(point, values, trials, means, spreads))
     first = sweeper.sweep.objective[0]
     return sorted(found, key=lambda result: _cost(first, result.means[first]))
 
@@ -162,7 +150,7 @@ def _write_best(sweeper: Sweeper, best: PointResult) -> dict[str, Any]:
     write_atomically(sweeper.folder / BEST_FILE, text)
     results = sweeper.results(best.point) or []
     record = min(results, key=lambda pair: _cost(first, pair[1][first]))[0]
-    return {**best.plain, "trial": record.trial.name, "checkpoint": _best_checkpoint(record)}
+    return {**vars(best), "trial": record.trial.name, "checkpoint": _best_checkpoint(record)}
 
 
 def _best_checkpoint(record: TrialRecord) -> str | None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.human import columns, human_count, human_duration, usd
 from gpt2dist.sweep.cost.estimate import SweepEstimate
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.spec.sweep import Sweep, point_text
@@ -23,12 +23,11 @@ def headline(trials: Sequence[Trial]) -> list[str]:
     """What is searched, and whether the space has as many points as were asked for."""
     sweep = trials[0].sweep
     seeds, points = len(sweep.seeds), len(sweep.points)
-    count = f"{points * seeds} trials"
-    if seeds > 1:
-        count += f" ({points} points x {seeds} seeds)"
+    count = f" ({points} points x {seeds} seeds)" if seeds > 1 else ""
     early = f", {sweep.scheduler.kind} by {sweep.scheduler.by}" if sweep.stops_early else ""
     lines = [
-        f"sweep {sweep.name}: {sweep.search.kind} search of {sweep.base}, {count} of "
+        f"sweep {sweep.name}: {sweep.search.kind} search of {sweep.base}, "
+        f"{points * seeds} trials{count} of "
         f"{human_count(max(trial.config.total_tokens for trial in trials))} tokens{early}, "
         f"{sweep.at_once} at once"
     ]
@@ -45,19 +44,19 @@ def plan_lines(trials: Sequence[Trial], plan: SweepEstimate) -> list[str]:
     sweep, share = trials[0].sweep, plan.share
     rows = [[*_trial_columns(sweep), "tokens", "hours", "dollars"]]
     for trial, estimate in zip(trials[:PLAN_LINES], plan.trials):
-        hours = dollars = "unknown"
+        time_text = money = "unknown"
         if estimate.hours is not None:
-            hours = human_duration(estimate.hours * 3600)
-            dollars = usd(share.cost(estimate.hours * 3600).usd) if share.is_known else dollars
-        rows.append([*_trial_cells(trial), human_count(estimate.tokens), hours, dollars])
-    lines = _aligned(rows)
+            time_text = human_duration(estimate.hours * 3600)
+            money = usd(share.cost(estimate.hours * 3600).usd) if share.is_known else money
+        rows.append([*_trial_cells(trial), human_count(estimate.tokens), time_text, money])
+    lines = columns(rows)
     if len(trials) > PLAN_LINES:
         lines.append(f"... and {len(trials) - PLAN_LINES} more")
-    total = plan.total
+    hours, dollars = plan.needs("hours"), plan.needs("usd")
     together = (
-        f"together: {len(trials)} trials, {human_count(sum(t.tokens for t in plan.trials))} "
-        f"tokens, {'unknown' if total is None else f'{total.hours:.2f}'} machine-hours, "
-        f"{usd(total.usd) if total is not None and share.is_known else 'unknown dollars'}"
+        f"together: {len(trials)} trials, {human_count(sum(plan.needs('tokens') or []))} tokens, "
+        f"{'unknown' if hours is None else f'{sum(hours):.2f}'} machine-hours, "
+        f"{usd(sum(dollars)) if dollars is not None and share.is_known else 'unknown dollars'}"
     )
     if sweep.stops_early:
         together += f" without early stopping, {plan.least_part:.0%} of that at least with it"
@@ -107,8 +106,8 @@ class LiveTable:
         self._drawn_lines = 0
 
     def _redraw(self, lines: Sequence[str]) -> None:
-        columns, rows = shutil.get_terminal_size()
-        kept = [line[: columns - 1] for line in lines[-(rows - 1) :]]
+        width, height = shutil.get_terminal_size()
+        kept = [line[: width - 1] for line in lines[-(height - 1) :]]
         back = f"\x1b[{self._drawn_lines}F" if self._drawn_lines else ""
         self._write(back + "".join(f"{line}\x1b[K\n" for line in kept) + "\x1b[J")
         self._drawn_lines = len(kept)
@@ -136,12 +135,9 @@ class LiveTable:
         sweeper, spent = self._sweeper, self._sweeper.spent()
         limit = sweeper.sweep.budget.usd
         money = usd(spent.usd) + (f" of {usd(limit)}" if limit else "")
-        parts = [
-            human_duration(time.monotonic() - self._started_at),
-            f"{human_count(spent.tokens)} tokens",
-            money if sweeper.share.is_known else "no price known",
-        ]
-        return "  ".join(parts)
+        money = money if sweeper.share.is_known else "no price known"
+        lasted = human_duration(time.monotonic() - self._started_at)
+        return f"{lasted}  {human_count(spent.tokens)} tokens  {money}"
 
     def _write(self, text: str) -> None:
         try:
@@ -154,7 +150,7 @@ class LiveTable:
 def table_lines(sweeper: Sweeper) -> list[str]:
     """Trial, swept values, tokens, losses, dollars, state, and why it ended early."""
     head = [*_trial_columns(sweeper.sweep), "tokens", "loss", "val loss", "dollars", "state"]
-    return _aligned([head, *(_row(r, sweeper) for r in sweeper.records)], is_last_left=True)
+    return columns([head, *(_row(record, sweeper) for record in sweeper.records)], left=[-1])
 
 
 def _trial_columns(sweep: Sweep) -> list[str]:
@@ -188,11 +184,3 @@ def _figures(record: TrialRecord, sweeper: Sweeper) -> list[str]:
         f"{record.val_loss:.4f}" if record.val_loss is not None else "",
         usd(record.spent(sweeper.share.part).usd) if is_priced else "",
     ]
-
-
-def _aligned(rows: Sequence[Sequence[str]], is_last_left: bool = False) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    texts = [[text.rjust(width) for text, width in zip(row, widths)] for row in rows]
-    if is_last_left:
-        texts = [[*cells[:-1], row[-1]] for cells, row in zip(texts, rows)]
-    return ["  ".join(cells).rstrip() for cells in texts]

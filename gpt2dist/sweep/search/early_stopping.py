@@ -9,8 +9,6 @@ from typing import Any
 from gpt2dist.sweep.spec.sweep import Scheduler
 from gpt2dist.sweep.trial.trial import TrialRecord
 
-NEVER = 2**62
-
 
 class EarlyStopping:
     """A scheduler of Ray Tune, told again every evaluation of earlier starts as they came."""
@@ -57,7 +55,7 @@ def _rule(settings: Scheduler) -> Any:
     options: dict[str, Any] = {"metric": "val_loss", "mode": "min"}
     options |= {"time_attr": settings.by, "grace_period": settings.first}
     if settings.kind == "asha":
-        options |= {"max_t": NEVER, "stop_last_trials": False}  # trials end by themselves
+        options |= {"max_t": 2**62, "stop_last_trials": False}  # trials end by themselves
         return ASHAScheduler(**options, reduction_factor=settings.factor)
     if settings.kind == "median":
         options |= {"min_time_slice": math.inf}  # never pause one to give others their turn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from gpt2dist.errors import BadInput
 from gpt2dist.sweep.spec.sweep import LARGER_IS_BETTER, Listed, Sweep, Values
@@ -17,33 +17,21 @@ Stopped = tuple[int, float] | None
 """Tokens and validation loss at which a point was stopped early."""
 
 
-class Proposals(Protocol):
+class Proposals:
+    """The points of a grid or of a random search, one after the other."""
+
+    def __init__(self, points: Sequence[Values]) -> None:
+        self._points = iter(points)
+
     def next(self) -> Values | None:
         """The next point, None when there are no more."""
+        return next(self._points, None)
 
     def tell(self, values: Values, results: Sequence[float] | None, stopped: Stopped) -> None:
         """What a point came to, one number per objective; None when it did not get that far."""
 
 
-def proposals_of(sweep: Sweep, known: Sequence[Values]) -> Proposals:
-    """The points of a sweep after the `known` ones, which are never proposed again."""
-    if sweep.search.kind == "optuna":
-        return OptunaProposals(sweep, known)
-    return ListedProposals(sweep.points[len(known) :])
-
-
-class ListedProposals:
-    def __init__(self, points: Sequence[Values]) -> None:
-        self._points = iter(points)
-
-    def next(self) -> Values | None:
-        return next(self._points, None)
-
-    def tell(self, values: Values, results: Sequence[float] | None, stopped: Stopped) -> None:
-        """Nothing depends on it."""
-
-
-class OptunaProposals:
+class OptunaProposals(Proposals):
     """Optuna's TPE sampler, for one objective or several."""
 
     def __init__(self, sweep: Sweep, known: Sequence[Values]) -> None:
@@ -116,6 +104,13 @@ class OptunaProposals:
             else:
                 found[name] = values[name]
         return found
+
+
+def proposals_of(sweep: Sweep, known: Sequence[Values]) -> Proposals:
+    """The points of a sweep after the `known` ones, which are never proposed again."""
+    if sweep.search.kind == "optuna":
+        return OptunaProposals(sweep, known)
+    return Proposals(sweep.points[len(known) :])
 
 
 def _optuna(file: str) -> Any:

@@ -82,7 +82,7 @@ def _listed(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str
         options[at] = typed
         if options.index(typed) < at:
             raise BadInput(f"space.{key}: {kind} lists {typed} twice (in {where})")
-    return Listed(paths, tuple(options), kind)
+    return Listed(paths, tuple(options))
 
 
 def _range(key: str, paths: tuple[str, ...], kind: Any, values: Any, where: str) -> Range:

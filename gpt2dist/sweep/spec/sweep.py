@@ -30,7 +30,6 @@ class Listed:
 
     paths: tuple[str, ...]
     options: tuple[tuple[Any, ...], ...]
-    kind: Literal["grid", "choice"]
 
     @property
     def size(self) -> float:
@@ -193,11 +192,9 @@ def draw_points(space: Sequence[Dimension], count: int, seed: int) -> list[Value
     most, in_vain = min(count, space_size(space)), 0
     while len(found) < most and in_vain < DRAWS_IN_VAIN:
         point = {path: value for d in space for path, value in d.draw(rng).items()}
-        if point in found:
-            in_vain += 1
-        else:
+        in_vain = in_vain + 1 if point in found else 0
+        if not in_vain:
             found.append(point)
-            in_vain = 0
     return found
 
 

@@ -27,10 +27,9 @@ from gpt2dist.sweep.spec.sweep import (
     grid_points,
 )
 
-OWN_KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware")
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 SECTIONS = {"search": Search, "scheduler": Scheduler, "budget": SweepBudget, "resources": Resources}
-KEYS = (*OWN_KEYS, *SECTIONS)
+KEYS = ("name", "base", "set", "space", "seeds", "objective", "at_once", "hardware", *SECTIONS)
 MAY_CHANGE = ("budget", "at_once", "resources", "hardware")
 "Keys that say how much and where; a resumed sweep may take other values."
 
@@ -61,25 +60,27 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
     if sections["search"].kind is None:
         kind = "grid" if all(isinstance(d, Listed) for d in space) else "random"
         sections["search"] = dataclasses.replace(sections["search"], kind=kind)
+    seeds = tree.get("seeds", config.train.seed)
     sweep = Sweep(
-        name=_name(tree, file),
+        name=str(tree.get("name", Path(file).stem)),
         file=file,
         base=str(tree["base"]),
         config=config,
         space=space,
         tree=_comparable(tree, config, sections),
-        seeds=_seeds(tree.get("seeds", [config.train.seed]), file),
-        objective=_objectives(tree.get("objective", ["val_loss"]), file),
+        seeds=tuple(convert(int, seed, "seeds", file) for seed in _as_list(seeds)),
+        objective=tuple(_as_list(tree.get("objective", "val_loss"))),
         at_once=convert(int, tree.get("at_once", 1), "at_once", file),
         hardware=tree.get("hardware"),
         **sections,
     )
-    for problem in (*_problems(sweep), *_scheduler_problems(sweep), *_resource_problems(sweep)):
-        raise BadInput(f"{problem} (in {file})")
+    for problems in (_problems, _budget_problems, _scheduler_problems, _resource_problems):
+        for problem in problems(sweep):
+            raise BadInput(f"{problem} (in {file})")
     return sweep
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What distinguishes two sweeps, one line each; where and for how much does not count."""
     old, new = flatten(before), flatten(now)
     return [
@@ -132,27 +133,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise BadInput(f"sweep.{path}: {section}={tree[section]!r} holds no keys")
 
 
-def _name(tree: Mapping[str, Any], file: str) -> str:
-    name = str(tree.get("name", Path(file).stem))
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise BadInput(f"name={name!r} must be letters, digits, - _ and . (in {file})")
-    return name
-
-
-def _seeds(value: Any, file: str) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [value]
-    seeds = [convert(int, one, "seeds", file) for one in values]
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise BadInput(f"seeds={value!r} must list different whole numbers from 0 (in {file})")
-    return tuple(seeds)
-
-
-def _objectives(value: Any, file: str) -> tuple[Objective, ...]:
-    names = value if isinstance(value, list) else [value]
-    if not names or any(name not in OBJECTIVES or names.count(name) > 1 for name in names):
-        known = ", ".join(OBJECTIVES)
-        raise BadInput(f"objective={value!r} must name different ones of {known} (in {file})")
-    return tuple(names)
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _comparable(
@@ -164,12 +146,22 @@ def _comparable(
 
 
 def _problems(sweep: Sweep) -> Iterator[str]:
+    names = list(sweep.objective)
+    if not re.fullmatch(r"\w[\w.-]*", sweep.name):
+        yield f"name={sweep.name!r} must be letters, digits, - _ and ."
+    if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
+        yield f"seeds={list(sweep.seeds)} must list different whole numbers from 0"
+    if not names or any(name not in OBJECTIVES or names.count(name) > 1 for name in names):
+        yield f"objective={names} must name different ones of {', '.join(OBJECTIVES)}"
+    if sweep.at_once < 1:
+        yield f"at_once={sweep.at_once} must be at least 1"
+
+
+def _budget_problems(sweep: Sweep) -> Iterator[str]:
     budget, kind, seeds = sweep.budget, sweep.search.kind, len(sweep.seeds)
     for name, value in vars(budget).items():
         if value is not None and not value > 0:
             yield f"budget.{name}={value} is below one trial; make it positive or leave it out"
-    if sweep.at_once < 1:
-        yield f"at_once={sweep.at_once} must be at least 1"
     if kind == "grid":
         for dimension in sweep.space:
             if not isinstance(dimension, Listed):

@@ -66,13 +66,8 @@ class Journal:
 
     def note(self, record: TrialRecord, **figures: Any) -> None:
         """The state that a trial has come to."""
-        self._append(
-            event="state",
-            trial=record.trial.number,
-            state=record.state,
-            reason=record.reason,
-            **figures,
-        )
+        about = {"trial": record.trial.number, "state": record.state, "reason": record.reason}
+        self._append(event="state", **about, **figures)
 
     def _record(self, trial: Trial) -> TrialRecord:
         record = TrialRecord(trial, self.folder / trial.name)

@@ -96,11 +96,14 @@ class TrialProcess:
             over = self._process.poll() is not None  # before reading, so that no row is missed
             self._read()
             # The last evaluation is reported with the end, when everything is saved.
-            if len(self._waiting) > 1 or (not over and self._is_underway()):
+            is_last = self._waiting and self._waiting[0]["tokens"] >= self.config.total_tokens
+            if len(self._waiting) > 1 or (self._waiting and not over and not is_last):
                 return {**self._waiting.pop(0), "done": False}
             if over:
                 self._account_for_start()
-            if over and self._was_killed() and self._restarts < self.config.cluster.max_restarts:
+            was_ended = self._stopping or self._out_of_time
+            may_restart = not was_ended and self._restarts < self.config.cluster.max_restarts
+            if over and self._process.returncode < 0 and may_restart:
                 self._restarts += 1
                 self._process = self._begin()
             elif over:
@@ -159,9 +162,6 @@ class TrialProcess:
                 self.reported_step = row["step"]
                 self._waiting.append({name: row.get(name) for name in REPORTED})
 
-    def _is_underway(self) -> bool:
-        return bool(self._waiting) and self._waiting[0]["tokens"] < self.config.total_tokens
-
     def _start_is_too_long(self) -> bool:
         if self.seconds is None or self._has_rows or read_outcome(self._run_dir) is not None:
             return False
@@ -176,9 +176,6 @@ class TrialProcess:
         price = price_usd_per_hour(self.config.cluster, os.environ)
         attempt = Attempt.starting(f"start-{self._started_at:.3f}", self._started_at, price)
         Ledger.open(path, attempt)
-
-    def _was_killed(self) -> bool:
-        return self._process.returncode < 0 and not self._stopping and not self._out_of_time
 
     def _ending(self) -> tuple[str, str]:
         """State and reason, from what the run itself wrote down."""

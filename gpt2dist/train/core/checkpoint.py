@@ -112,9 +112,7 @@ def save(
     return final
 
 
-def newest_valid(
-    run_dir: Path, note: Callable[[str], None], *, full_check: bool = True
-) -> Checkpoint | None:
+def newest_valid(run_dir: Path, note: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole; damaged ones are named through `note` and skipped.
 
     Raises RunFailure when there are checkpoints and none is whole, because starting again from
@@ -123,7 +121,7 @@ def newest_valid(
     folders = checkpoint_folders(run_dir)
     for folder in folders:
         try:
-            return load(folder, full_check=full_check)
+            return load(folder)
         except DamagedCheckpointError as damage:
             note(f"checkpoint {folder.name} is damaged and skipped: {damage}")
     if folders:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -71,12 +71,23 @@ class Ending:
     state: TrainState
 
 
-class Recorder(Protocol):
-    """What the loop tells the outside world; only rank 0's does anything."""
+class Recorder:
+    """What the loop and its rank tell the outside world: nothing, on every rank but 0."""
 
-    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]: ...
+    def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]:
+        return RUNNING, ""
+
     def row(self, row: dict[str, Any]) -> None: ...
+
     def note(self, text: str) -> None: ...
+
+    def vouch(self, state: TrainState) -> TrainState:
+        """The state as a checkpoint may claim it: with its costs, its rows on the disk."""
+        return state
+
+    def finish(self, ending: Ending) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

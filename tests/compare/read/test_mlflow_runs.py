@@ -23,7 +23,7 @@ def track(folder, uri, ended, val_tokens_per_byte=None):
     config = load_dumped(folder / "config.yaml")
     tracker = MlflowTracker(folder, config, uri, attempt_id="1", tags=tags)
     tracker.start()
-    assert tracker.close(ended)
+    assert tracker.close(ended, deadline_seconds=300), tracker.trouble
 
 
 def test_store_and_folder_tell_the_same_story(make, runs_dir):

@@ -11,7 +11,7 @@ def test_the_pareto_front_is_what_brute_force_finds():
     draw = random.Random(5)
     points = [
         PointResult(
-            n, {}, (), {"val_loss": draw.randint(0, 9), "tokens_per_s": draw.randint(0, 9)}, {}
+            n, {}, [], {"val_loss": draw.randint(0, 9), "tokens_per_s": draw.randint(0, 9)}, {}
         )
         for n in range(60)
     ]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gpt2dist.errors import BadInput
-from gpt2dist.sweep.spec.sweep_file import differences, load_sweep
+from gpt2dist.sweep.spec.sweep_file import changes, load_sweep
 
 GRID = {"optim.peak_lr": {"grid": ["3e-4", 1e-3]}, "model.dropout": {"grid": [0, 0.1, 0.2]}}
 
@@ -42,9 +42,9 @@ def test_overrides_reach_the_base_and_the_sweep(tmp_path):
 def test_where_and_for_how_much_may_change_and_nothing_else(tmp_path):
     first = load(tmp_path, budget={"usd": 3}, at_once=1)
     more = load(tmp_path, budget={"usd": 30}, at_once=2, resources={"cpus": 2})
-    assert differences(first.tree, more.tree) == []
+    assert changes(first.tree, more.tree) == []
     other = load(tmp_path, "optim.warmup_steps=5", seeds=[1])
-    assert differences(first.tree, other.tree) == [
+    assert changes(first.tree, other.tree) == [
         "base.optim.warmup_steps: 10 before, 5 now",
         "seeds: absent before, [1] now",
     ]
@@ -133,7 +133,7 @@ BAD = {
     "same seed twice": ({"seeds": [1, 1]}, "seeds=[1, 1] must list different whole numbers"),
     "unknown objective": (
         {"objective": "loss"},
-        "objective='loss' must name different ones of val",
+        "objective=['loss'] must name different ones of val",
     ),
     "judged at no time": (
         {"scheduler": {"kind": "asha"}},

@@ -15,6 +15,7 @@ from gpt2dist.train.core.loop import (
     INTERRUPTED,
     RUNNING,
     Diverged,
+    Recorder,
     Surroundings,
     TrainState,
     run_loop,
@@ -50,7 +51,7 @@ class Script:
         return result
 
 
-class Diary:
+class Diary(Recorder):
     """A recorder that remembers, and asks to stop before step `stop_at`."""
 
     def __init__(self, stop_at: int | None = None) -> None:

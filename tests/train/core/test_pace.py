@@ -13,7 +13,14 @@ from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import Attempt, Ledger
 from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import StepResult
-from gpt2dist.train.core.loop import OUT_OF_BUDGET, RUNNING, Surroundings, TrainState, run_loop
+from gpt2dist.train.core.loop import (
+    OUT_OF_BUDGET,
+    RUNNING,
+    Recorder,
+    Surroundings,
+    TrainState,
+    run_loop,
+)
 from gpt2dist.train.core.pace import MARGIN
 
 USD_PER_SECOND = 0.2
@@ -46,7 +53,7 @@ class Work:
         return 1.0
 
 
-class Bill:
+class Bill(Recorder):
     """A recorder that asks the real guard about the real ledger."""
 
     def __init__(self, guard: BudgetGuard) -> None:
@@ -55,10 +62,6 @@ class Bill:
     def stop_reason(self, state, next_seconds):
         over = self._guard.reason(state.tokens, 1, next_seconds)
         return (OUT_OF_BUDGET, over) if over else (RUNNING, "")
-
-    def row(self, row): ...
-
-    def note(self, text): ...
 
 
 @pytest.mark.parametrize("save_every", ["7", "1000", "null"])

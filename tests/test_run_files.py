@@ -1,0 +1,55 @@
+"""Rows as they arrive, whoever writes them and however they are cut."""
+
+import json
+import random
+
+from gpt2dist.run_files import (
+    Tail,
+    checkpoint_folder,
+    checkpoint_folders,
+    read_outcome,
+    step_of,
+    write_outcome,
+)
+
+
+def test_the_tail_gives_every_line_once_however_the_writes_are_cut(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    content = "".join(json.dumps({"step": step, "text": "ü" * step}) + "\n" for step in range(50))
+    data, cuts = content.encode(), random.Random(0)
+    tail, found, at = Tail(path), [], 0
+    assert list(tail.lines()) == []
+    with path.open("ab", buffering=0) as file:
+        while at < len(data):
+            step = cuts.randrange(1, 40)
+            file.write(data[at : at + step])
+            at += step
+            found += [row["step"] for row in tail.lines()]
+    assert found == list(range(50))
+
+
+def test_a_replaced_file_is_read_from_its_beginning(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    tail, late = Tail(path), Tail(path, from_end=True)
+    assert [row["step"] for row in tail.lines()] == [1, 2]
+    assert list(late.lines()) == []
+    other = tmp_path / "other"
+    other.write_text('{"step": 1}\nno row\n{"step": 9}\n{"st')
+    other.replace(path)
+    assert [row["step"] for row in tail.lines()] == [1, 9]
+    assert [row["step"] for row in late.lines()] == [1, 9]
+
+
+def test_checkpoints_are_found_newest_first_and_by_their_step(tmp_path):
+    for step in (5, 100, 20):
+        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".step-00000300.1-ab.partial").mkdir()
+    assert [step_of(folder) for folder in checkpoint_folders(tmp_path)] == [100, 20, 5]
+
+
+def test_the_first_outcome_stays(tmp_path):
+    assert read_outcome(tmp_path) is None
+    write_outcome(tmp_path, kind="failed", reason="the first")
+    write_outcome(tmp_path, kind="failed", reason="a later one")
+    assert read_outcome(tmp_path) == {"kind": "failed", "reason": "the first"}
