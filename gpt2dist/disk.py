@@ -28,7 +28,6 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        fsync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -64,7 +63,7 @@ def finish_folder(partial: Path, path: Path) -> None:
     if path.exists():
         remove_folder(path)
     partial.rename(path)
-    fsync_folder(path.parent)
+    fsync(path.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -89,12 +88,6 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def fsync_folder(path: Path) -> None:
-    """Forces renames onto the disk, where the file system knows how."""
-    with contextlib.suppress(OSError):
-        fsync(path)
 
 
 def sha256_of(path: Path) -> str:

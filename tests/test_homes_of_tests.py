@@ -17,12 +17,9 @@ MODULES = sorted(
 )
 ELSEWHERE = {
     "errors": "cli/test_main.py",
-    "disk": "track/test_summary.py",
-    "ray_session": "train/test_run_ray.py",
-    "run_files": "train/core/test_checkpoint.py",
-    "stop_signal": "train/test_run_local.py",
+    "stop_signal": "train/test_driver.py",
     "cli/arguments": "cli/test_main.py",
-    "cli/checkpoint": "train/test_run_local.py",
+    "cli/checkpoint": "train/test_driver.py",
     "compare/command": "compare/stats/test_comparison.py",
     "compare/read": "compare/stats/test_comparison.py",
     "compare/read/references": "compare/stats/test_comparison.py",
@@ -34,7 +31,6 @@ ELSEWHERE = {
     "launch/shipped": "sky/test_sky_files.py",
     "launch/machine/allot": "launch/machine/test_rented.py",
     "launch/machine": "launch/machine/test_mirror.py",
-    "model": "model/test_optim_and_schedule.py",
     "plan": "plan/test_planner.py",
     "plan/loss": "plan/loss/test_predict.py",
     "plan/machine": "plan/machine/test_prices.py",
@@ -45,8 +41,7 @@ ELSEWHERE = {
     "track": "track/test_mlflow_log.py",
     "track/mlflow_read": "compare/read/test_mlflow_runs.py",
     "track/versions": "track/test_summary.py",
-    "train": "train/test_run_local.py",
-    "train/ray_run": "train/test_run_ray.py",
+    "train": "train/test_driver.py",
     "train/core": "train/core/test_loop.py",
 }
 "A module, or all of a folder that have no test of their name, and the test that runs them."

@@ -144,6 +144,5 @@ def _device(placement: Placement) -> Gpu:
         has_bf16=placement.precision == "bf16",
         measured_tflops=None,
         ceiling_like=None,
-        data_center=False,
         generation=0.0,
     )

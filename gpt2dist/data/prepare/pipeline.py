@@ -7,12 +7,11 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare.corpus import plan_units
-from gpt2dist.data.prepare.files import Unit
 from gpt2dist.data.prepare.finish import finish, no_text, now
 from gpt2dist.data.prepare.progress import Report, UnitsDone
 from gpt2dist.data.prepare.unit_shards import (
@@ -72,11 +71,12 @@ def prepare(
         raise no_text(data.source)
     job = Preparation(str(out.resolve()), data.tokenizer, data.text_field, data.val_fraction)
     with locked(out / UNFINISHED / "lock", doing=f"preparing {out}"):
-        started = _begin(out, data, units)
+        started = _begin(out, data, json.dumps([FORMAT, [dataclasses.asdict(u) for u in units]]))
         done = {i: found for i in range(len(units)) if (found := read_finished(job.out, i))}
         todo = [i for i in range(len(units)) if i not in done]
         run = run_here(job, units, todo) if local else run_on_ray(job, units, todo)
-        report = Report(units, done, progress or (lambda state: None))
+        sizes = [unit.source_bytes for unit in units]
+        report = Report(sizes, done, progress or (lambda state: None))
         # Closed on the way out of any error: Ray has to stop before the interpreter does.
         with contextlib.closing(run):
             for result in run:
@@ -98,14 +98,15 @@ def _refuse_foreign(out: Path) -> None:
         raise BadInput(f"{out} is not empty and not a dataset folder; name another folder")
 
 
-def _begin(out: Path, data: DataConfig, units: Sequence[Unit]) -> str:
+def _begin(out: Path, data: DataConfig, cut: str) -> str:
     """Starts or takes up the preparation in `out`; returns when it was started.
+
+    `cut` says how the source falls into units.
 
     Raises BadInput when the one begun there has other settings or other source files.
     """
     for folder in (out, out / UNFINISHED):
         remove_partials(folder)
-    cut = json.dumps([FORMAT, [dataclasses.asdict(unit) for unit in units]])
     units_sha256 = hashlib.sha256(cut.encode()).hexdigest()
     path = out / UNFINISHED / _PLAN
     if not path.is_file():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpt2dist.data.prepare.files import Unit
 from gpt2dist.data.prepare.unit_shards import Finished, total_of
 from gpt2dist.data.shards import Totals
 from gpt2dist.human import human_count, human_duration
@@ -49,31 +48,30 @@ class Report:
     """Calls back with the state after each finished unit."""
 
     def __init__(
-        self, units: Sequence[Unit], done: Mapping[int, Finished], call: Callable[[UnitsDone], None]
+        self, sizes: Sequence[int], done: Mapping[int, Finished], call: Callable[[UnitsDone], None]
     ) -> None:
-        self._units, self._call = units, call
+        """`sizes`: source bytes of every unit."""
+        # A streamed dataset's shards have no known size: each then counts the same.
+        self._sizes, self._call = [max(1, size) for size in sizes], call
         self._began = time.monotonic()
-        self._work_before, self._text_before = self._work(done), _total(done).text_bytes
+        self._work_before = sum(self._sizes[i] for i in done)
+        self._text_before = _total(done).text_bytes
 
     def __call__(self, done: Mapping[int, Finished]) -> None:
         seconds = max(1e-9, time.monotonic() - self._began)
-        worked = self._work(done) - self._work_before
-        left = self._work(range(len(self._units))) - self._work(done)
+        work = sum(self._sizes[i] for i in done)
+        worked, left = work - self._work_before, sum(self._sizes) - work
         total = _total(done)
         self._call(
             UnitsDone(
                 units_done=len(done),
-                units=len(self._units),
+                units=len(self._sizes),
                 documents=total.documents,
                 tokens=total.tokens,
                 text_megabytes_per_s=(total.text_bytes - self._text_before) / 1e6 / seconds,
                 seconds_left=seconds * left / worked,
             )
         )
-
-    def _work(self, indices: Iterable[int]) -> int:
-        # A streamed dataset's shards have no known size: each then counts the same.
-        return sum(max(1, self._units[i].source_bytes) for i in indices)
 
 
 def _total(done: Mapping[int, Finished]) -> Totals:

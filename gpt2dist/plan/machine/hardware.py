@@ -65,8 +65,6 @@ class Gpu:
     "Best matrix product that was measured, in 16 bits."
     ceiling_like: str | None
     "Without a measurement: the measured GPU of the table whose chip is the nearest relative."
-    data_center: bool
-    "Neither a GeForce nor a workstation card."
     generation: float
     "CUDA compute capability."
     families: tuple[str, ...] = ()
@@ -242,7 +240,6 @@ def _gpu_of(row: dict[str, str]) -> Gpu:
         has_bf16=row["bf16_support"] == "yes",
         measured_tflops=float(measured) if measured else None,
         ceiling_like=row["ceiling_like"] or None,
-        data_center="RTX" not in row["aliases"],
         generation=float(row["compute_capability"]),
         families=tuple(filter(None, row["family"].split(";"))),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from gpt2dist.disk import finish_folder, fsync, partial_of, remove_folder, sha256_of
 from gpt2dist.errors import RunFailure
@@ -48,7 +48,8 @@ class Checkpoint:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight by name, fp32 on the CPU."""
-        return dict(self._tensors("weights"))
+        files = [self.path / file for file in self.files if file.startswith("weights")]
+        return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
     def parameter_reader(self) -> Callable[[str], ParameterState]:
         """Reads one parameter at a time, so that host memory never holds all moments."""
@@ -67,13 +68,6 @@ class Checkpoint:
             )
 
         return read
-
-    def _tensors(self, kind: str) -> Iterator[tuple[str, torch.Tensor]]:
-        for file in self.files:
-            if file.startswith(kind):
-                with safe_open(self.path / file, "pt") as tensors:
-                    for key in tensors.keys():  # noqa: SIM118 (safetensors has no __iter__)
-                        yield key, tensors.get_tensor(key)
 
 
 def save(
