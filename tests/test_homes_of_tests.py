@@ -28,7 +28,6 @@ ELSEWHERE = {
     "data/prepare": "data/prepare/test_pipeline.py",
     "data/serve": "data/serve/test_stream.py",
     "launch": "launch/test_start.py",
-    "launch/shipped": "sky/test_sky_files.py",
     "launch/machine/allot": "launch/machine/test_rented.py",
     "launch/machine": "launch/machine/test_mirror.py",
     "plan": "plan/test_planner.py",

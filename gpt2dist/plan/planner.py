@@ -13,7 +13,7 @@ from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token, generation, parameters
 from gpt2dist.plan.goals import WHOLE, Goal, plan_for
 from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
-from gpt2dist.plan.machine.costs import JobCost, job_cost
+from gpt2dist.plan.machine.costs import JobCost, Workload
 from gpt2dist.plan.machine.hardware import Hardware, gpu_named, parse_on
 from gpt2dist.plan.machine.prices import Offer, offers, own_offer, why_no_offer
 from gpt2dist.plan.memory.fit import largest_micro_batch, memory, runs_at_once
@@ -212,7 +212,7 @@ def _cost(
     checkpoints = 1 + (steps // saved.every_steps if saved.every_steps else 0)
     if saved.every_minutes:
         checkpoints += int(train_hours * 60 / saved.every_minutes)
-    return job_cost(
+    return Workload(
         train_hours=train_hours,
         train_hours_low=tokens / throughput.high / 3600,
         train_hours_high=tokens / throughput.low / 3600,
@@ -229,7 +229,7 @@ def _cost(
         world=hardware.gpus,
         vcpus=offer.vcpus if offer else None,
         rented=offer is None or offer.provider != "own",
-    )
+    ).cost()
 
 
 def _to_prepare(config: Config, basis: Basis) -> float:

@@ -11,10 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import sky_tasks
 import yaml
 
 from gpt2dist.config.load import resolve, run_name
-from gpt2dist.launch import shipped
 from gpt2dist.launch.allowance import Allowance, Reserve, amount_at
 from gpt2dist.launch.providers import PROVIDERS
 from gpt2dist.plan.machine.costs import IDLE_MINUTES
@@ -75,7 +75,7 @@ def answers():
 
 def test_the_folder_holds_what_the_table_says_and_no_python():
     written = {path.name: path.read_text() for path in FILES}
-    assert written == shipped.files(), "run `python -m gpt2dist.launch.shipped sky`"
+    assert written == sky_tasks.files(), "run `python benchmarks/sky_tasks.py sky`"
     assert {path.suffix for path in (ROOT / "sky").iterdir()} == {".yaml"}
 
 
@@ -124,17 +124,17 @@ def test_a_task_runs_scripts_that_exist_and_holds_no_secret(path):
     assert set(task["secrets"].values()) == {""}
 
 
-@pytest.mark.parametrize("name", shipped.TRAININGS)
+@pytest.mark.parametrize("name", sky_tasks.TRAININGS)
 def test_a_training_is_a_config_and_goes_on_by_its_own_name(name):
     envs = load(ROOT / "sky" / f"{name}.yaml")["envs"]
     config = resolve(envs["RECIPE"], shlex.split(envs["OVERRIDES"]))
     assert envs["RUN"] == run_name(config)
 
 
-@pytest.mark.parametrize("name", shipped.TRAININGS)
+@pytest.mark.parametrize("name", sky_tasks.TRAININGS)
 def test_the_dollars_on_top_are_the_planners(name):
     path = ROOT / "sky" / f"{name}.yaml"
-    promised, planned = plans(path), shipped.plans(shipped.TRAININGS[name])
+    promised, planned = plans(path), sky_tasks.plans(sky_tasks.TRAININGS[name])
     assert len(promised) == len(planned) == len(machines(load(path)))
     for line, plan in zip(promised, planned):
         assert line["provider"] == plan.offer.provider
@@ -145,13 +145,13 @@ def test_the_dollars_on_top_are_the_planners(name):
         assert float(line["low"]) <= float(line["usd"]) <= float(line["high"])
 
 
-@pytest.mark.parametrize("name", shipped.TRAININGS)
+@pytest.mark.parametrize("name", sky_tasks.TRAININGS)
 def test_what_is_rented_trains_what_was_planned_and_its_budget_lasts(name):
     """On each provider's card, as training places it there; at the ceiling of its price."""
     envs = load(ROOT / "sky" / f"{name}.yaml")["envs"]
     config = resolve(envs["RECIPE"], shlex.split(envs["OVERRIDES"]))
     reserve = Reserve(float(envs["GRACE_S"]), float(envs["UPLOAD_S"]))
-    for plan in shipped.plans(shipped.TRAININGS[name]):
+    for plan in sky_tasks.plans(sky_tasks.TRAININGS[name]):
         hardware = Hardware(gpu_named(plan.gpu), plan.gpus // plan.nodes, plan.nodes)
         assert place(config, machine_of(hardware), gpus=plan.gpus).layout == plan.layout
         provider = plan.offer.provider
@@ -180,7 +180,7 @@ def test_skypilot_accepts_the_file_and_every_machine_in_it(path, answers):
 
 
 @with_skypilot
-@pytest.mark.parametrize("name", shipped.TRAININGS)
+@pytest.mark.parametrize("name", sky_tasks.TRAININGS)
 def test_skypilot_charges_per_hour_what_the_plan_says(name, answers):
     path = ROOT / "sky" / f"{name}.yaml"
     got = answers["tasks"][str(path)]["choices"]

@@ -8,6 +8,7 @@ lost, a restart paid each time.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 PROVISION_MINUTES = 5.0
@@ -81,68 +82,72 @@ class JobCost:
     usd_high: float
 
 
-def job_cost(
-    *,
-    train_hours: float,
-    train_hours_low: float,
-    train_hours_high: float,
-    usd_per_hour: float,
-    nodes: int,
-    spot: bool,
-    params: int,
-    evals: int,
-    eval_tokens: int,
-    tokens_per_s: float,
-    checkpoints: int,
-    data_tokens_to_prepare: float,
-    compiled: bool,
-    world: int,
-    vcpus: float | None = None,
-    rented: bool = True,
-) -> JobCost:
-    """Expected cost of one run.
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One run on machines that are alike, as far as its bill depends on it."""
 
-    `usd_per_hour` is that of one machine. `train_hours_low` to `_high` is the range of the pure
-    training time; the dollars' range also holds that of spot preemptions. `world` counts GPUs,
-    `vcpus` those of one machine. `rented=False`: an own machine is there, installed and not
-    waited for.
-    """
-    setup_hours = (PROVISION_MINUTES + INSTALL_MINUTES + IDLE_MINUTES) / 60 if rented else 0.0
-    restart_hours = (PROVISION_MINUTES + INSTALL_MINUTES) / 60 if rented else 0.0
-    compile_hours = COMPILE_MINUTES / 60 if compiled else 0.0
-    data_hours = preparation_hours(data_tokens_to_prepare, nodes, vcpus)
-    eval_hours = evals * eval_tokens * FORWARD_SHARE / tokens_per_s / 3600
-    checkpoint_hours = checkpoints * checkpoint_seconds(params) / 3600
-    failure_hours = FAILURE_GPU_HOURS / world
+    train_hours: float
+    "Pure training; _low to _high is its range."
+    train_hours_low: float
+    train_hours_high: float
+    tokens_per_s: float
+    params: int
+    evals: int
+    eval_tokens: int
+    checkpoints: int
+    data_tokens_to_prepare: float
+    compiled: bool
+    world: int
+    "GPUs of all machines."
+    nodes: int
+    usd_per_hour: float
+    "Of one machine, as vcpus."
+    spot: bool
+    vcpus: float | None = None
+    rented: bool = True
+    "False: an own machine is there, installed and not waited for."
 
-    def lost(train: float, evaluate: float, between_preemptions: float) -> float:
-        mean_hours = 1 / (1 / failure_hours + (nodes / between_preemptions if spot else 0.0))
-        work = train + evaluate + checkpoint_hours
-        spans = checkpoints + 1
-        return expected_hours(work, spans, mean_hours, restart_hours + compile_hours) - work
+    def cost(self) -> JobCost:
+        """What is expected; the dollars' range also holds that of spot preemptions."""
+        setup_hours = (PROVISION_MINUTES + INSTALL_MINUTES + IDLE_MINUTES) / 60
+        compile_hours = COMPILE_MINUTES / 60 if self.compiled else 0.0
+        evaluated = self.evals * self.eval_tokens * FORWARD_SHARE
+        phases = {
+            "setup_hours": setup_hours if self.rented else 0.0,
+            "data_hours": preparation_hours(self.data_tokens_to_prepare, self.nodes, self.vcpus),
+            "compile_hours": compile_hours,
+            "train_hours": self.train_hours,
+            "eval_hours": evaluated / self.tokens_per_s / 3600,
+            "checkpoint_hours": self.checkpoints * checkpoint_seconds(self.params) / 3600,
+        }
+        lost_hours = self._lost(1.0, phases, SPOT_HOURS_BETWEEN_PREEMPTIONS)
+        hours = sum(phases.values()) + lost_hours
+        usd_per_hour = self.usd_per_hour * self.nodes
+        worst_spot, best_spot = SPOT_HOURS_RANGE
+        low = self._hours(self.train_hours_low / self.train_hours, phases, best_spot)
+        high = self._hours(self.train_hours_high / self.train_hours, phases, worst_spot)
+        return JobCost(
+            **phases,
+            lost_hours=lost_hours,
+            hours=hours,
+            usd=hours * usd_per_hour,
+            usd_low=low * usd_per_hour,
+            usd_high=high * usd_per_hour,
+        )
 
-    def total(train: float, between_preemptions: float) -> float:
-        # Evaluation is as fast or slow as training.
-        evaluate = eval_hours * train / train_hours if train_hours else eval_hours
-        fixed = setup_hours + data_hours + compile_hours + checkpoint_hours
-        return fixed + train + evaluate + lost(train, evaluate, between_preemptions)
+    def _hours(self, slower: float, phases: Mapping[str, float], between: float) -> float:
+        """Of a run that trains and evaluates `slower` times as long."""
+        stretched = (phases["train_hours"] + phases["eval_hours"]) * (slower - 1)
+        return sum(phases.values()) + stretched + self._lost(slower, phases, between)
 
-    usd_per_hour_all = usd_per_hour * nodes
-    hours = total(train_hours, SPOT_HOURS_BETWEEN_PREEMPTIONS)
-    worst_spot, best_spot = SPOT_HOURS_RANGE
-    return JobCost(
-        setup_hours=setup_hours,
-        data_hours=data_hours,
-        compile_hours=compile_hours,
-        train_hours=train_hours,
-        eval_hours=eval_hours,
-        checkpoint_hours=checkpoint_hours,
-        lost_hours=lost(train_hours, eval_hours, SPOT_HOURS_BETWEEN_PREEMPTIONS),
-        hours=hours,
-        usd=hours * usd_per_hour_all,
-        usd_low=total(train_hours_low, best_spot) * usd_per_hour_all,
-        usd_high=total(train_hours_high, worst_spot) * usd_per_hour_all,
-    )
+    def _lost(self, slower: float, phases: Mapping[str, float], between: float) -> float:
+        """Hours repeated and restarted; `between` preemptions of one spot machine."""
+        work = slower * (phases["train_hours"] + phases["eval_hours"]) + phases["checkpoint_hours"]
+        preempted = self.nodes / between if self.spot else 0.0
+        mean_hours = 1 / (self.world / FAILURE_GPU_HOURS + preempted)
+        restart_hours = (PROVISION_MINUTES + INSTALL_MINUTES) / 60 if self.rented else 0.0
+        restart_hours += phases["compile_hours"]
+        return expected_hours(work, self.checkpoints + 1, mean_hours, restart_hours) - work
 
 
 def preparation_hours(tokens: float, nodes: int = 1, vcpus: float | None = None) -> float:
@@ -155,28 +160,6 @@ def preparation_hours(tokens: float, nodes: int = 1, vcpus: float | None = None)
 
 def checkpoint_seconds(params: int) -> float:
     return params * CHECKPOINT_BYTES_PER_PARAM / CHECKPOINT_BYTES_PER_S
-
-
-def young_interval(save_hours: float, mean_hours: float) -> float:
-    """Hours of work between checkpoints that lose least: Young (1974), first order."""
-    return math.sqrt(2 * save_hours * mean_hours)
-
-
-def daly_interval(save_hours: float, mean_hours: float) -> float:
-    """Young's interval with the checkpoint's own time taken out: Daly (2006), lower order."""
-    return young_interval(save_hours, mean_hours) - save_hours
-
-
-def wasted_share(
-    interval_hours: float, save_hours: float, mean_hours: float, restart_hours: float
-) -> float:
-    """Share of the rented time that saving, repeating and restarting take, to first order."""
-    return save_hours / interval_hours + (interval_hours / 2 + restart_hours) / mean_hours
-
-
-def spot_pays(spot_usd_per_hour: float, usd_per_hour: float, wasted: float) -> bool:
-    """Whether spot is cheaper though `wasted` (a share) of its time does not count."""
-    return spot_usd_per_hour < usd_per_hour * (1 - wasted)
 
 
 def expected_hours(work_hours: float, spans: int, mean_hours: float, restart_hours: float) -> float:

@@ -17,13 +17,9 @@ from gpt2dist.plan.machine.costs import (
     INSTALL_MINUTES,
     PROVISION_MINUTES,
     SPOT_HOURS_BETWEEN_PREEMPTIONS,
-    daly_interval,
+    Workload,
     expected_hours,
-    job_cost,
     preparation_hours,
-    spot_pays,
-    wasted_share,
-    young_interval,
 )
 
 JOB = {
@@ -45,7 +41,7 @@ JOB = {
 
 
 def test_phases_are_their_closed_forms():
-    cost = job_cost(**JOB)
+    cost = Workload(**JOB).cost()
     assert cost.setup_hours == (PROVISION_MINUTES + INSTALL_MINUTES + IDLE_MINUTES) / 60
     assert cost.compile_hours == COMPILE_MINUTES / 60
     assert cost.data_hours == 0
@@ -56,7 +52,7 @@ def test_phases_are_their_closed_forms():
 
 
 def test_the_phases_add_up_to_the_bill():
-    cost = job_cost(**{**JOB, "spot": True})
+    cost = Workload(**{**JOB, "spot": True}).cost()
     phases = (
         cost.setup_hours
         + cost.data_hours
@@ -72,7 +68,7 @@ def test_the_phases_add_up_to_the_bill():
 
 
 def test_an_own_machine_is_neither_set_up_nor_waited_for():
-    rented, own = job_cost(**JOB), job_cost(**JOB, rented=False)
+    rented, own = Workload(**JOB).cost(), Workload(**JOB, rented=False).cost()
     assert own.setup_hours == 0
     assert own.lost_hours < rented.lost_hours
 
@@ -80,7 +76,7 @@ def test_an_own_machine_is_neither_set_up_nor_waited_for():
 def test_spot_loses_what_a_simulated_job_loses():
     """Two machines, 18 checkpoints, preempted at random; 20,000 jobs with a fixed seed."""
     job = {**JOB, "spot": True}
-    cost = job_cost(**job)
+    cost = Workload(**job).cost()
     work = cost.train_hours + cost.eval_hours + cost.checkpoint_hours
     mean = 1 / (16 / FAILURE_GPU_HOURS + 2 / SPOT_HOURS_BETWEEN_PREEMPTIONS)
     restart = (PROVISION_MINUTES + INSTALL_MINUTES + COMPILE_MINUTES) / 60
@@ -108,52 +104,23 @@ def test_spot_loses_what_a_simulated_job_loses():
 
 def test_expected_hours_become_youngs_waste_for_rare_failures():
     save, mean, restart = 0.01, 500.0, 0.2
-    interval = young_interval(save, mean)
+    interval = math.sqrt(2 * save * mean)  # Young (1974)
     spans = 40
     work = spans * interval
     exact = expected_hours(work + spans * save, spans, mean, restart) / work - 1
-    assert exact == pytest.approx(wasted_share(interval, save, mean, restart), rel=0.02)
-
-
-def test_youngs_interval_wastes_least():
-    save, mean, restart = 0.02, 3.0, 0.25
-    best = young_interval(save, mean)
-    assert best == math.sqrt(2 * 0.02 * 3.0)
-    tried = [best * (0.2 + 0.01 * i) for i in range(400)]
-    least = min(tried, key=lambda interval: wasted_share(interval, save, mean, restart))
-    assert least == pytest.approx(best, rel=0.01)
-
-
-def test_dalys_interval_is_nearer_the_exact_optimum_than_youngs():
-    save, mean, work = 0.2, 2.0, 1000.0
-
-    def hours(interval: float) -> float:
-        spans = round(work / interval)
-        return expected_hours(work + spans * save, spans, mean, 0.1)
-
-    optimum = min((0.3 + 0.001 * i for i in range(2000)), key=hours)
-    young, daly = young_interval(save, mean), daly_interval(save, mean)
-    assert abs(daly - optimum) < abs(young - optimum)
-    assert daly == young - save
-
-
-def test_spot_pays_until_its_discount_is_wasted():
-    wasted = wasted_share(0.5, 0.02, 3.0, 0.25)
-    assert wasted == pytest.approx(0.02 / 0.5 + 0.5 / 3.0)
-    assert spot_pays(0.79, 1.0, wasted)
-    assert not spot_pays(0.80, 1.0, wasted)
+    assert exact == pytest.approx(save / interval + (interval / 2 + restart) / mean, rel=0.02)
 
 
 def test_more_checkpoints_lose_less_and_more_machines_lose_more():
     spot = {**JOB, "spot": True, "params": 10**6}
-    lost = [job_cost(**{**spot, "checkpoints": n}).lost_hours for n in (0, 1, 5, 20, 100)]
+    lost = [Workload(**{**spot, "checkpoints": n}).cost().lost_hours for n in (0, 1, 5, 20, 100)]
     assert lost == sorted(lost, reverse=True)
-    assert job_cost(**{**spot, "nodes": 4}).lost_hours > job_cost(**spot).lost_hours
+    assert Workload(**{**spot, "nodes": 4}).cost().lost_hours > Workload(**spot).cost().lost_hours
 
 
 def test_a_span_that_no_machine_survives_never_ends():
     week_without_saving = {**JOB, "spot": True, "train_hours": 9000.0, "checkpoints": 0}
-    assert job_cost(**week_without_saving).hours == math.inf
+    assert Workload(**week_without_saving).cost().hours == math.inf
 
 
 def test_preparing_takes_as_long_as_its_slower_half():

@@ -1,4 +1,4 @@
-"""The task files in `sky/`, as a table; `python -m gpt2dist.launch.shipped sky` rewrites them.
+"""The task files in `sky/`, as a table; `python benchmarks/sky_tasks.py sky` rewrites them.
 
 They are plain SkyPilot files for `sky launch`. Being written from plans, the dollars on top of
 each are the planner's, and a test keeps them so.
@@ -257,7 +257,7 @@ def sweep_file() -> str:
 def main() -> int:
     """Write every file into the folder given."""
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        print("usage: python -m gpt2dist.launch.shipped sky", file=sys.stderr)
+        print("usage: python benchmarks/sky_tasks.py sky", file=sys.stderr)
         return 2
     for name, text in files().items():
         (Path(sys.argv[1]) / name).write_text(text, encoding="utf-8")
