@@ -16,7 +16,7 @@ from gpt2dist.config.schema import ModelConfig
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.machine.hardware import Hardware, gpu_named
 from gpt2dist.plan.speed.roofline import Work
-from gpt2dist.plan.speed.throughput import CLOCK_EXPONENT, describe
+from gpt2dist.plan.speed.throughput import CLOCK_EXPONENT, step_work
 
 TABLE = Path(__file__).with_name("published_throughput.csv")
 
@@ -91,7 +91,7 @@ def work_of(row: dict[str, str]) -> tuple[Work, float]:
     )
     attention_flops = 12 * model.layers * model.width * model.context
     matmul_weights = (float(row["flops_per_token"]) - attention_flops) / 6
-    work = describe(
+    work = step_work(
         model,
         hardware,
         layout,

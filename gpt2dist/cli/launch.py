@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Launch a recipe or a task file; or `status`, `logs NAME`, `stop NAME` of earlier ones."""
     if arguments.target in ("status", "logs", "stop"):
         return _look_after(arguments)
-    from gpt2dist.launch.start import LaunchRequest, launch
+    from gpt2dist.launch.order import LaunchRequest
+    from gpt2dist.launch.start import launch
 
     on, overrides = split_on(arguments.overrides)
     wish = request(

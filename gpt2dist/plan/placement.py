@@ -24,8 +24,6 @@ CPU_MICRO_TOKENS = 4096
 STEADY_MICRO_TOKENS = 65_536
 """Tokens of a micro-batch above which a larger one gains nothing worth its memory."""
 
-NO_MEASURES: tuple[Measure, ...] = ()
-
 MOST_GPU_THREADS = 8
 "CPU threads of a worker that has a GPU."
 
@@ -106,16 +104,9 @@ class Solution:
 
 def machine_of(hardware: Hardware, host_gib: float | None = None) -> Machine:
     """One machine of planned hardware, by the table of GPUs."""
-    gpu = hardware.gpu
-    return Machine(
-        gpus=hardware.gpus_per_node,
-        gpu_name=gpu.key,
-        gpu_gib=gpu.memory_gib,
-        gpu_has_bf16=gpu.has_bf16,
-        cpu_cores=MOST_GPU_THREADS * hardware.gpus_per_node,
-        cpu_has_bf16=False,
-        host_gib=host_gib,
-    )
+    gpu, count = hardware.gpu, hardware.gpus_per_node
+    cores = MOST_GPU_THREADS * count
+    return Machine(count, gpu.key, gpu.memory_gib, gpu.has_bf16, cores, False, host_gib=host_gib)
 
 
 def place(
@@ -132,9 +123,9 @@ def place(
     `single_process` is `train --local`: one device whatever the config says of workers.
     """
     solution = solve(config, machine, gpus=gpus, cores=cores, single_process=single_process)
-    if not solution.fits:
-        raise BadInput(too_large(config, machine, solution))
-    return solution.placement
+    if solution.fits:
+        return solution.placement
+    raise BadInput(_too_large(config, machine, solution))
 
 
 def solve(
@@ -158,7 +149,8 @@ def solve(
     if device == "cpu":
         micro = config.cluster.micro_batch or max(1, CPU_MICRO_TOKENS // config.model.context)
         wanted = layout = _cut(wanted, sequences, _divisor(config, sequences, micro))
-        measures, fits = NO_MEASURES, True
+        measures: tuple[Measure, ...] = ()
+        fits = True
     else:
         wanted, layout, measures, fits = _fit(config, wanted, machine, sequences)
     threads = max(1, cores // workers)
@@ -171,16 +163,15 @@ def solve(
     return Solution(placement, wanted, measures, fits)
 
 
-def too_large(config: Config, machine: Machine, solution: Solution) -> str:
+def _too_large(config: Config, machine: Machine, solution: Solution) -> str:
     """Why a config does not fit as it is, and what would make it fit, in one line."""
     wanted = solution.wanted
-    settings = [measure.setting for measure in solution.measures]
-    helps = " ".join(setting for setting in settings if setting)
+    settings = [measure.setting or "" for measure in solution.measures]
     able = settings and all(settings)
     return (
         f"{config.recipe} needs {memory(config.model, wanted).peak_gib:.1f} GiB a GPU with a "
         f"micro-batch of {wanted.micro_batch}, {machine.gpu_name} has {machine.gpu_gib:.1f}; "
-        + (f"it fits with {helps}" if able else "no setting makes it fit: take a larger GPU")
+        + (f"it fits with {' '.join(settings)}" if able else "no setting makes it fit")
     )
 
 
@@ -201,11 +192,9 @@ def _share(config: Config, workers: int, device: str) -> int:
 
 def _device(config: Config, gpus: int) -> Literal["cpu", "cuda"]:
     asked = config.cluster.device
-    if asked == "auto":
-        return "cuda" if gpus else "cpu"
     if asked == "cuda" and not gpus:
         raise BadInput("cluster.device=cuda, but no CUDA device is visible; use cluster.device=cpu")
-    return asked
+    return asked if asked != "auto" else "cuda" if gpus else "cpu"
 
 
 def _workers(config: Config, device: str, gpus: int, cores: int) -> int:
@@ -268,15 +257,15 @@ def _fit(
     if asked is not None:
         wanted = _cut(wanted, sequences, _divisor(config, sequences, asked))
         if memory(model, wanted).peak_gib <= (machine.gpu_gib or 0.0):
-            return wanted, wanted, NO_MEASURES, True
+            return wanted, wanted, (), True
     else:
         solved = _largest(config, wanted, machine, sequences)
         if solved is not None:
-            return solved, solved, NO_MEASURES, True
+            return solved, solved, (), True
         wanted = _cut(wanted, sequences, 1)
     found = measures_to_fit(model, wanted, machine.usable_gib, sequences, machine.host_gib)
     if found is None:
-        return wanted, wanted, NO_MEASURES, False
+        return wanted, wanted, (), False
     layout, measures = found
     if asked is None:
         layout = _largest(config, layout, machine, sequences) or layout

@@ -15,8 +15,9 @@ from gpt2dist.config.load import resolve, run_name
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.launch.allowance import Allowance, Reserve
 from gpt2dist.launch.control import logs, status, stop
+from gpt2dist.launch.order import LaunchRequest
 from gpt2dist.launch.record import read_record
-from gpt2dist.launch.start import LaunchRequest, launch
+from gpt2dist.launch.start import launch
 from gpt2dist.launch.target import choose, recipe_target
 from gpt2dist.plan.describe import as_json
 from gpt2dist.plan.planner import plan_on

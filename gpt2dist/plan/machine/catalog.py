@@ -49,7 +49,7 @@ class UnusableCatalog(Exception):
 
 
 @dataclass(frozen=True)
-class Machine:
+class Listing:
     instance: str
     gpu: str
     gpus: int
@@ -65,7 +65,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Catalog:
-    machines: tuple[Machine, ...]
+    machines: tuple[Listing, ...]
     "The cheapest zone of each region."
     date: str
     "When SkyPilot wrote the file."
@@ -112,9 +112,9 @@ def read_catalog(path: Path, provider: str, modified_ns: int) -> Catalog:
     return Catalog(_cheapest_zones(machines), date.fromtimestamp(modified_ns / 1e9).isoformat())
 
 
-def _machine(row: Mapping[str, str]) -> Machine:
+def _machine(row: Mapping[str, str]) -> Listing:
     count = float(row["AcceleratorCount"])
-    return Machine(
+    return Listing(
         instance=row["InstanceType"],
         gpu=row["AcceleratorName"],
         gpus=int(count) if count == int(count) else 0,
@@ -209,8 +209,8 @@ def _sum(accelerator: str, host: str) -> str:
     return "" if parts[0] is None or parts[1] is None else repr(parts[0] + parts[1])
 
 
-def _cheapest_zones(machines: Iterable[Machine]) -> tuple[Machine, ...]:
-    best: dict[tuple[str, str, int, str, str], Machine] = {}
+def _cheapest_zones(machines: Iterable[Listing]) -> tuple[Listing, ...]:
+    best: dict[tuple[str, str, int, str, str], Listing] = {}
     for machine in machines:
         if machine.gpus < 1:  # a share of a GPU
             continue

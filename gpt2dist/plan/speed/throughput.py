@@ -72,7 +72,7 @@ def predict(
         raise ValueError(f"layout of {layout.gpus} GPUs on hardware of {hardware.gpus}")
     overlaps = layout.zero_stage == 3
     internode_gbs = internode_gbs or hardware.network_gbit / 8
-    work = describe(model, hardware, layout, internode_gbs=internode_gbs, overlaps=overlaps)
+    work = step_work(model, hardware, layout, internode_gbs=internode_gbs, overlaps=overlaps)
     constants, low, high = fitted()
     compute, communication = step_seconds(work, constants)
     seconds = compute + communication + work.optimizer_seconds
@@ -92,7 +92,7 @@ def predict(
     )
 
 
-def describe(
+def step_work(
     model: ModelConfig,
     hardware: Hardware,
     layout: Layout,
