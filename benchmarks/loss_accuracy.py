@@ -4,7 +4,8 @@
 
 Every group of runs (one hand, or one model size of the open_lm sweep) is left out in turn; offset,
 worth of over-training and interval are taken from the others, and its finals are predicted.
-`--write` puts the tables into docs/planner-loss.md, where a test compares them.
+`--write` puts the tables into docs/planner-loss.md and the offsets into the package; a test
+compares both.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
+from loss_offsets import PublishedLoss, fit_offsets, published_losses
+
+from gpt2dist.plan.loss import offsets
 from gpt2dist.plan.loss.law import OVERTRAINED_POWER, published_loss
 from gpt2dist.plan.loss.predict import Z80
-from gpt2dist.plan.loss.published import PublishedLoss, fit_offsets, published_losses
 
 DOCS = Path(__file__).parent.parent / "docs" / "planner-loss.md"
+OFFSETS = Path(offsets.__file__).with_name("dataset_offsets.csv")
 BEGIN, END = "<!-- begin: loss_accuracy.py -->", "<!-- end: loss_accuracy.py -->"
 
 
@@ -121,15 +125,29 @@ def _summary(name: str, held_out: list[HeldOut]) -> str:
     )
 
 
+def offsets_csv() -> str:
+    """The table that the package predicts with."""
+    fitted = fit_offsets(published_losses())
+    names = [field.name for field in fields(offsets.Offset)]
+    rows = [
+        ",".join([dataset, *(str(getattr(offset, name)) for name in names)])
+        for dataset, offset in fitted.items()
+    ]
+    return "\n".join([",".join(["dataset", *names]), *rows]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"also put them into {DOCS.name}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"also into {DOCS.name} and the package"
+    )
     arguments = parser.parse_args()
     text = tables()
     print(text)
     print(f"\nworth of over-training {overtrained_power(published_losses()):.2f}", end=" ")
     print(f"(law.py has {OVERTRAINED_POWER:.2f})")
     if arguments.write:
+        OFFSETS.write_text(offsets_csv(), encoding="utf-8")
         page = DOCS.read_text(encoding="utf-8")
         before, rest = page.split(BEGIN)
         after = rest.split(END)[1]

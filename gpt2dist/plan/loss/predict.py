@@ -20,8 +20,8 @@ from gpt2dist.plan.loss.law import (
     published_loss,
     tokens_with_repeats,
 )
+from gpt2dist.plan.loss.offsets import dataset_offsets, far_from_published
 from gpt2dist.plan.loss.own_fit import OwnFit, load_own_fit, save_own_fit
-from gpt2dist.plan.loss.published import dataset_offsets, far_from_published
 
 __all__ = [
     "LossEstimate",

@@ -7,13 +7,12 @@ import itertools
 import math
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
 import loss_accuracy
 import pytest
+from loss_offsets import fit_offsets, published_losses
 
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.loss import published as loss_table
 from gpt2dist.plan.loss.law import (
     EPOCH,
     OVERTRAINED_POWER,
@@ -21,6 +20,7 @@ from gpt2dist.plan.loss.law import (
     overtrained_tokens,
     tokens_with_repeats,
 )
+from gpt2dist.plan.loss.offsets import dataset_offsets
 from gpt2dist.plan.loss.predict import (
     OwnFit,
     compute_optimal,
@@ -29,7 +29,6 @@ from gpt2dist.plan.loss.predict import (
     save_own_fit,
     tokens_for_loss,
 )
-from gpt2dist.plan.loss.published import dataset_offsets, fit_offsets, published_losses
 
 FINEWEB = "hf:HuggingFaceFW/fineweb"
 EDU_10B = "hf:HuggingFaceFW/fineweb-edu:sample-10BT"
@@ -71,15 +70,18 @@ def test_the_worth_of_overtraining_is_the_fitted_one():
     assert loss_accuracy.overtrained_power(published_losses()) == OVERTRAINED_POWER
 
 
-def test_the_page_shows_what_the_benchmark_prints():
+def test_the_offsets_are_the_fitted_ones():
+    assert dataset_offsets() == fit_offsets(published_losses())
 
+
+def test_the_page_shows_what_the_benchmark_prints():
     page = loss_accuracy.DOCS.read_text(encoding="utf-8")
     shown = page.split(loss_accuracy.BEGIN)[1].split(loss_accuracy.END)[0].strip()
     assert shown == loss_accuracy.tables()
 
 
 def test_no_loss_read_in_the_middle_of_a_schedule_sets_an_offset():
-    path = Path(loss_table.__file__).with_name("published_losses.csv")
+    path = loss_accuracy.OFFSETS.with_name("published_losses.csv")
     kinds: dict[str, set[str]] = {}
     for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
         kinds.setdefault(row["kind"], set()).add(row["use"])

@@ -1,8 +1,8 @@
-"""How far the losses of published runs lie above the law, dataset by dataset.
+"""What each dataset's published losses add to the law: the fit behind the package's offsets.
 
-The table beside this file names the source of every run. Only finals of GPT-2-like models trained
-with AdamW and a falling rate set an offset (`use` is "offset"); a loss read in the middle of a
-schedule is no final and never does.
+The package's table of published losses names the source of every run. Only finals of GPT-2-like
+models trained with AdamW and a falling rate set an offset (`use` is "offset"); a loss read in the
+middle of a schedule is no final and never does. `loss_accuracy.py --write` writes the result.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from importlib.resources import files
 from itertools import combinations_with_replacement
 
 from gpt2dist.plan.loss.law import OVERTRAINED_POWER, effective_tokens, published_loss
-
-SMALLEST_PARAMS, LARGEST_PARAMS = 50e6, 7e9
-FEWEST_TOKENS_PER_PARAM, MOST_TOKENS_PER_PARAM = 9.9, 1100.0
-"""Where published finals lie close to the law: 79M to 6.9B parameters, 10 to 1,050 tokens each."""
+from gpt2dist.plan.loss.offsets import Offset, far_from_published
 
 MAD_TO_SIGMA = 1.4826
 "Of a normal distribution."
@@ -45,36 +42,6 @@ class PublishedLoss:
     @property
     def far(self) -> str | None:
         return far_from_published(self.params, self.tokens)
-
-
-@dataclass(frozen=True)
-class Offset:
-    """What a dataset's losses add to the law."""
-
-    nats: float
-    sigma: float
-    "Standard error of a new run inside the published range."
-    far_sigma: float
-    "The same outside it."
-    runs: int
-    groups: int
-    tokenizer: str
-    smallest_params: float
-    largest_params: float
-
-
-def far_from_published(params: float, tokens: float) -> str | None:
-    """Why no published run is near, or None; `tokens` with repeats discounted."""
-    if params < SMALLEST_PARAMS:
-        return f"{params / 1e6:,.0f}M parameters, published runs have 79M or more"
-    if params > LARGEST_PARAMS:
-        return f"{params / 1e9:,.1f}B parameters, published runs have 6.9B or fewer"
-    ratio = tokens / params
-    if ratio < FEWEST_TOKENS_PER_PARAM:
-        return f"{ratio:,.1f} tokens per parameter, published runs have 10 or more"
-    if ratio > MOST_TOKENS_PER_PARAM:
-        return f"{ratio:,.0f} tokens per parameter, published runs have 1,050 or fewer"
-    return None
 
 
 def fit_offsets(
@@ -131,11 +98,6 @@ def published_losses() -> tuple[PublishedLoss, ...]:
             for row in csv.DictReader(file)
             if row["use"] == "offset"
         )
-
-
-@cache
-def dataset_offsets() -> dict[str, Offset]:
-    return fit_offsets(published_losses())
 
 
 def _center(
