@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.human import columns, human_count, human_duration, usd
 from gpt2dist.plan.loss.predict import OwnFit, compute_optimal
 from gpt2dist.plan.machine.costs import JobCost
 from gpt2dist.plan.machine.prices import why_no_offer
@@ -55,10 +55,7 @@ def table(plans: Sequence[Plan], limit: int | None = None, *, equal_hours: bool 
                 ", ".join(measure.name for measure in plan.measures) or "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
+    lines = columns(rows, left=range(len(head)))
     if len(plans) > len(shown):
         lines.append(f"... {len(plans) - len(shown)} more; --rows shows them")
     if fastest is not None:
