@@ -15,9 +15,8 @@ from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
     from gpt2dist.config.schema import Config
-    from gpt2dist.plan.goals import Goal
+    from gpt2dist.plan.goals import Basis
     from gpt2dist.plan.plan_record import Plan
-    from gpt2dist.plan.planner import Basis
     from gpt2dist.plan.ranking import Refused
 
 SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")
@@ -58,9 +57,9 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print one plan, or a table of them."""
     from gpt2dist.config.load import resolve
-    from gpt2dist.plan.goals import Goal
+    from gpt2dist.plan.goals import Basis, Goal
     from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
-    from gpt2dist.plan.planner import Basis, plan_on
+    from gpt2dist.plan.planner import plan_on
 
     on, overrides = split_on(arguments.overrides)
     recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
@@ -69,15 +68,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rows < 1:
         raise BadInput(f"--rows {arguments.rows} must be at least 1")
     basis = Basis(
+        goal,
         dataset_tokens=arguments.dataset_tokens or _prepared_tokens(configs[0]),
         own_fit=load_own_fit(Path(configs[0].paths.runs) / OWN_FIT_FILE),
     )
     if arguments.probe:
-        return _print_one(arguments, _probe(configs, on, goal), basis)
+        return _print_one(arguments, _probe(configs, on, basis), basis)
     if on == "all" or len(configs) > 1 or on is None:
-        return _print_table(arguments, *_many(arguments, configs, on, goal, basis))
+        return _print_table(arguments, *_many(arguments, configs, on, basis))
     spot, provider = arguments.spot, arguments.provider
-    plan = plan_on(configs[0], on, spot=spot, provider=provider, goal=goal, basis=basis)
+    plan = plan_on(configs[0], on, spot=spot, provider=provider, basis=basis)
     return _print_one(arguments, plan, basis)
 
 
@@ -95,26 +95,27 @@ def _many(
     arguments: argparse.Namespace,
     configs: Sequence[Config],
     on: str | None,
-    goal: Goal,
     basis: Basis,
 ) -> tuple[list[Plan], list[Refused]]:
     from gpt2dist.plan import ranking
     from gpt2dist.plan.machine.hardware import parse_on
+    from gpt2dist.plan.planner import offers_for
 
-    provider = arguments.provider
-    if on is not None and on != "all":
-        hardware, spot = parse_on(on), arguments.spot
-        return ranking.on_one(configs, hardware, goal, spot=spot, provider=provider, basis=basis)
-    every = ranking.everywhere if on == "all" else ranking.single_gpus
-    return every(configs, goal, spot=arguments.spot or None, provider=provider, basis=basis)
+    spot, provider = arguments.spot, arguments.provider
+    if on is None or on == "all":
+        every = ranking.everywhere if on else ranking.single_gpus
+        return ranking.rank(configs, every(spot or None, provider), basis)
+    hardware = parse_on(on)
+    found = offers_for(configs[0], hardware, spot=spot, provider=provider)
+    return ranking.rank(configs, [(hardware, found)], basis)
 
 
-def _probe(configs: Sequence[Config], on: str | None, goal: Goal) -> Plan:
+def _probe(configs: Sequence[Config], on: str | None, basis: Basis) -> Plan:
     if len(configs) > 1 or on is not None:
         raise BadInput("--probe measures one recipe on this machine: give no on= and not `all`")
     from gpt2dist.train.probe import probe_plan
 
-    return probe_plan(configs[0], goal, lambda text: print(text, file=sys.stderr))
+    return probe_plan(configs[0], basis.goal, lambda text: print(text, file=sys.stderr))
 
 
 def _print_one(arguments: argparse.Namespace, plan: Plan, basis: Basis) -> int:

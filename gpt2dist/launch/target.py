@@ -17,10 +17,10 @@ from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.providers import PROVIDERS, require_capable, require_credentials
-from gpt2dist.plan.goals import WHOLE, Goal
+from gpt2dist.plan.goals import WHOLE, Basis, Goal
 from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import Basis, plan_on
+from gpt2dist.plan.planner import plan_on
 
 Tree = dict[str, Any]
 
@@ -175,8 +175,8 @@ def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
 
 
 def plan_at(target: Target, provider: str, on: str, goal: Goal = WHOLE) -> Plan:
-    basis = Basis(data_ready=target.data_ready)
-    return plan_on(target.config, on, spot=target.spot, provider=provider, goal=goal, basis=basis)
+    basis = Basis(goal, data_ready=target.data_ready)
+    return plan_on(target.config, on, spot=target.spot, provider=provider, basis=basis)
 
 
 def _require_runs(plan: Plan, on: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
-from gpt2dist.plan.loss.predict import OwnFit, published_text, tokens_for_loss
+from gpt2dist.plan.loss.own_fit import OwnFit
+from gpt2dist.plan.loss.predict import published_text, tokens_for_loss
 from gpt2dist.plan.plan_record import Plan
+from gpt2dist.plan.speed.throughput import Throughput
 
 MOST_STEPS = 100_000_000
 """Beyond this a length is a slip of the pen: 52T tokens of the recipes' batches."""
@@ -43,51 +46,67 @@ class Goal:
 WHOLE = Goal()
 
 
-def plan_for(
-    config: Config,
-    goal: Goal,
-    plan_of: Callable[[Config], Plan],
-    *,
-    own_fit: OwnFit | None = None,
-    dataset_tokens: float | None = None,
-) -> Plan:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the machine takes the place of what would be predicted."""
+
+    throughput: Throughput
+    peak_gib: float
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a plan rests on beside config, hardware and price."""
+
+    goal: Goal = WHOLE
+    data_ready: bool = False
+    "The shards are there: nothing is downloaded or tokenised."
+    dataset_tokens: float | None = None
+    "Different tokens that the text holds; None: what is known of its name."
+    own_fit: OwnFit | None = None
+    measured: Measured | None = None
+
+
+USUAL = Basis()
+
+
+def plan_for(config: Config, basis: Basis, plan_of: Callable[[Config], Plan]) -> Plan:
     """The longest run that keeps within the goal's dollars or hours, or the one that it takes.
 
     `plan_of` prices a config on fixed hardware. Raises BadInput when the goal cannot be met:
     not even one evaluation for these dollars, or a loss that this model never reaches.
     """
-    if goal.tokens is not None:
-        return plan_of(with_tokens(config, goal.tokens))
+    goal = basis.goal
+    if goal.usd is not None:
+        return _longest(config, plan_of, "usd", goal.usd)
+    if goal.hours is not None:
+        return _longest(config, plan_of, "hours", goal.hours)
+    tokens = _tokens(config, basis)
+    return plan_of(config if tokens is None else with_tokens(config, tokens))
+
+
+def _tokens(config: Config, basis: Basis) -> float | None:
+    """The length that the goal takes; None where it sets none."""
+    goal, source, params = basis.goal, config.data.source, parameters(config.model)
     if goal.loss is not None:
-        source = config.data.source
-        tokens = tokens_for_loss(parameters(config.model), goal.loss, source, own_fit=own_fit)
+        tokens = tokens_for_loss(params, goal.loss, source, own_fit=basis.own_fit)
         if tokens is None:
             raise BadInput(
                 f"--loss {goal.loss:g}: no number of tokens of {source} brings {config.recipe} "
                 "there as far as is known; take a larger model or a higher loss"
             )
-        return plan_of(with_tokens(config, max(tokens, config.train.batch_tokens)))
+        return max(tokens, config.train.batch_tokens)
     if goal.flops is not None:
-        return plan_of(with_tokens(config, goal.flops / (6 * parameters(config.model))))
+        return goal.flops / (6 * params)
     if goal.epochs is not None:
-        unique = dataset_tokens or published_text(config.data.source)[1]
+        unique = basis.dataset_tokens or published_text(source)[1]
         if unique is None:
             raise BadInput(
-                f"--epochs {goal.epochs:g}: how many tokens data.source={config.data.source} holds "
+                f"--epochs {goal.epochs:g}: how many tokens data.source={source} holds "
                 "is not known; give --dataset-tokens, such as --dataset-tokens 50M"
             )
-        return plan_of(with_tokens(config, goal.epochs * unique))
-    if goal.usd is not None:
-        return _longest(_with_limit(config, usd=goal.usd), plan_of, "usd", goal.usd)
-    if goal.hours is not None:
-        return _longest(_with_limit(config, hours=goal.hours), plan_of, "hours", goal.hours)
-    return plan_of(config)
-
-
-def _with_limit(config: Config, **limit: float) -> Config:
-    """The goal is the run's own hard limit too, unless the config has one already."""
-    own = {name: value for name, value in vars(config.budget).items() if value is not None}
-    return replace(config, budget=replace(config.budget, **{**limit, **own}))
+        return goal.epochs * unique
+    return goal.tokens
 
 
 def with_tokens(config: Config, tokens: float) -> Config:
@@ -107,14 +126,26 @@ def with_tokens(config: Config, tokens: float) -> Config:
     return replace(config, train=train, optim=replace(config.optim, warmup_steps=warmup))
 
 
-def _longest(config: Config, plan_of: Callable[[Config], Plan], unit: str, limit: float) -> Plan:
+def _longest(
+    config: Config,
+    plan_of: Callable[[Config], Plan],
+    unit: Literal["usd", "hours"],
+    limit: float,
+) -> Plan:
     """Bisection over whole steps: cost grows with every one of them."""
+    own: dict[str, Any] = {unit: limit}  # the goal is the run's own hard limit too
+    if getattr(config.budget, unit) is None:
+        config = replace(config, budget=replace(config.budget, **own))
 
-    def at(steps: int) -> tuple[Plan, float | None]:
-        plan = plan_of(with_tokens(config, float(steps) * config.train.batch_tokens))
-        return plan, plan.usd if unit == "usd" else plan.hours
+    def at(steps: int) -> Plan:
+        return plan_of(with_tokens(config, float(steps) * config.train.batch_tokens))
 
-    plan, spent = at(1)
+    def within(steps: int) -> bool:
+        spent = getattr(at(steps), unit)
+        return spent is not None and spent <= limit
+
+    plan = at(1)
+    spent: float | None = getattr(plan, unit)
     if spent is None:
         if plan.throughput is None:
             return plan  # does not fit: the plan says so
@@ -131,13 +162,9 @@ def _longest(config: Config, plan_of: Callable[[Config], Plan], unit: str, limit
     if unit == "usd" and spent == 0:
         raise BadInput("--usd on a machine that costs nothing sets no length; use --hours")
     low, high = 1, 2
-    while high < MOST_STEPS and _amount(at(high)[1]) <= limit:
+    while high < MOST_STEPS and within(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _amount(at(middle)[1]) <= limit else (low, middle)
-    return at(low)[0]
-
-
-def _amount(value: float | None) -> float:
-    return float("inf") if value is None else value
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return at(low)

@@ -6,17 +6,17 @@ speed of the layout that comes out.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal
+from typing import Any
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.plan.layout import Layout
-from gpt2dist.plan.memory.fit import largest_micro_batch, memory
+from gpt2dist.plan.memory.fit import largest_divisor, largest_micro_batch, memory
 
 LORA_RANK = 16
-
-STAGES: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
 
 HALF_SPEED_TOKENS = 1900
 """Micro-batch at which a GPU reaches half its speed: languini-kitchen's medium model on a 3090
@@ -53,14 +53,6 @@ class Measure:
     note: str
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A measure and the layout after it."""
-
-    measure: Measure
-    layout: Layout
-
-
 def measures_to_fit(
     model: ModelConfig,
     layout: Layout,
@@ -76,22 +68,20 @@ def measures_to_fit(
     """
     if memory(model, layout).peak_gib <= gpu_memory_gib:
         return layout, ()
-    best: tuple[tuple[int, float, int], list[_Step]] | None = None
-    for candidate in _variants(layout):
-        fitting = largest_micro_batch(model, candidate, gpu_memory_gib, layout.micro_batch)
+    best = None
+    for variant in _variants(layout):
+        fitting = largest_micro_batch(model, variant, gpu_memory_gib, layout.micro_batch)
         if not fitting:
             continue
-        size = next(size for size in range(fitting, 0, -1) if sequences_per_gpu % size == 0)
-        candidate = _with_micro_batch(candidate, layout, size, sequences_per_gpu)
-        if host_gib is not None and memory(model, candidate).host_gib > host_gib:
+        size = largest_divisor(sequences_per_gpu, fitting)
+        variant = replace(variant, micro_batch=size, accumulation=sequences_per_gpu // size)
+        if host_gib is not None and memory(model, variant).host_gib > host_gib:
             continue
-        steps = _steps(model, layout, candidate)
-        rank = _rank(steps)
+        measures = _measures(model, layout, variant)
+        rank = _rank(measures)
         if best is None or rank < best[0]:
-            best = rank, steps
-    if best is None:
-        return None
-    return best[1][-1].layout, tuple(step.measure for step in best[1])
+            best = rank, variant, measures
+    return best and best[1:]
 
 
 def micro_batch_speed(model: ModelConfig, micro_batch: int) -> float:
@@ -100,101 +90,87 @@ def micro_batch_speed(model: ModelConfig, micro_batch: int) -> float:
     return tokens / (tokens + HALF_SPEED_TOKENS)
 
 
-def _with_micro_batch(candidate: Layout, layout: Layout, size: int, sequences: int) -> Layout:
-    if size == layout.micro_batch:
-        return candidate
-    return replace(candidate, micro_batch=size, accumulation=sequences // size)
-
-
-def _variants(layout: Layout) -> list[Layout]:
+def _variants(layout: Layout) -> Iterator[Layout]:
     """The layout under every combination of measures but the micro-batch."""
+    half = layout.precision != "fp32"
     # On one GPU stages 1 and 2 save nothing by themselves; 16-bit weights and offload need them.
     highest = 3 if layout.gpus > 1 else max(2, layout.zero_stage)
-    stages = [stage for stage in STAGES if layout.zero_stage <= stage <= highest]
-    found = []
-    switches = product((False, True), repeat=5)
-    for (engine, recompute, small_adam, lora, offload), stage in product(switches, stages):
-        variant = replace(
-            layout,
-            zero_stage=stage,
-            mixed_precision="engine" if engine else layout.mixed_precision,
-            recompute=recompute or layout.recompute,
-            optimizer="adamw8bit" if small_adam else layout.optimizer,
-            lora_rank=LORA_RANK if lora and layout.lora_rank is None else layout.lora_rank,
-            offload="optimizer" if offload else layout.offload,
-        )
-        half = variant.precision != "fp32"
+    choices: dict[str, tuple[object, ...]] = {
+        "mixed_precision": (layout.mixed_precision, "engine" if half else layout.mixed_precision),
+        "recompute": (layout.recompute, True),
+        "optimizer": (layout.optimizer, "adamw8bit"),
+        "lora_rank": (layout.lora_rank, layout.lora_rank or LORA_RANK),
+        "offload": (layout.offload, "optimizer"),
+        "zero_stage": tuple(range(layout.zero_stage, highest + 1)),
+    }
+    for values in product(*map(dict.fromkeys, choices.values())):
+        change: dict[str, Any] = dict(zip(choices, values))
+        variant = replace(layout, **change)
         # DeepSpeed's 16-bit mode and its offload need a ZeRO optimizer around AdamW.
-        needs_zero = (half and variant.mixed_precision == "engine") or offload
-        if not (engine and not half) and not (needs_zero and stage == 0):
-            found.append(variant)
-    return list(dict.fromkeys(found))
+        engine = half and variant.mixed_precision == "engine"
+        if variant.zero_stage or not (engine or variant.offload == "optimizer"):
+            yield variant
 
 
-def _steps(model: ModelConfig, start: Layout, end: Layout) -> list[_Step]:
+def _measures(model: ModelConfig, start: Layout, end: Layout) -> tuple[Measure, ...]:
     """The measures between two layouts, each with what it saves after those before it."""
-    layout, steps = start, []
-
-    def take(name: str, setting: str | None, speed: float, note: str, **change: object) -> None:
-        nonlocal layout
-        after = replace(layout, **change)  # type: ignore[arg-type]
-        saves = memory(model, layout).peak_gib - memory(model, after).peak_gib
-        steps.append(_Step(Measure(name, setting, saves, speed, note), after))
-        layout = after
-
-    if end.micro_batch != start.micro_batch:
-        take(
-            f"accumulate {end.accumulation} micro-batches of {end.micro_batch}",
-            f"cluster.micro_batch={end.micro_batch}",
-            micro_batch_speed(model, end.micro_batch) / micro_batch_speed(model, start.micro_batch),
+    micro, stage, mixed = end.micro_batch, end.zero_stage, end.mixed_precision
+    slower = micro_batch_speed(model, micro) / micro_batch_speed(model, start.micro_batch)
+    host_gib = memory(model, end).host_gib
+    possible = (
+        (
+            ("micro_batch", "accumulation"),
+            f"accumulate {end.accumulation} micro-batches of {micro}",
+            f"cluster.micro_batch={micro}",
+            slower,
             "the same step in smaller pieces: the loss curve does not change",
-            micro_batch=end.micro_batch,
-            accumulation=end.accumulation,
-        )
-    if end.zero_stage != start.zero_stage:
-        take(
-            f"ZeRO stage {end.zero_stage}",
-            f"zero.stage={end.zero_stage}",
-            ZERO_SPEED[end.zero_stage] / ZERO_SPEED[start.zero_stage],
+        ),
+        (
+            ("zero_stage",),
+            f"ZeRO stage {stage}",
+            f"zero.stage={stage}",
+            ZERO_SPEED[stage] / ZERO_SPEED[start.zero_stage],
             _zero_note(end),
-            zero_stage=end.zero_stage,
-        )
-    if end.mixed_precision != start.mixed_precision:
-        take(
+        ),
+        (
+            ("mixed_precision",),
             "16-bit weights with fp32 masters",
-            f"cluster.mixed_precision={end.mixed_precision}",
+            f"cluster.mixed_precision={mixed}",
             ENGINE_SPEED,
             "DeepSpeed's own mode instead of autocast; slightly other rounding",
-            mixed_precision=end.mixed_precision,
-        )
-    if end.recompute != start.recompute:
-        take(
+        ),
+        (
+            ("recompute",),
             "recompute activations",
             "cluster.recompute=true",
             RECOMPUTE_SPEED,
             "each block's forward pass runs again in the backward pass",
-            recompute=True,
-        )
-    if end.optimizer != start.optimizer:
-        take("8-bit Adam", None, ADAM_8BIT_SPEED, NOT_IN_TRAIN, optimizer=end.optimizer)
-    if end.offload != start.offload:
-        host = memory(model, end).host_gib
-        take(
+        ),
+        (("optimizer",), "8-bit Adam", None, ADAM_8BIT_SPEED, NOT_IN_TRAIN),
+        (
+            ("offload",),
             "offload optimizer",
             None,
             OFFLOAD_SPEED,
-            f"{host:.1f} GiB of host memory per machine; {NOT_IN_TRAIN}",
-            offload=end.offload,
-        )
-    if end.lora_rank != start.lora_rank:
-        take(
+            f"{host_gib:.1f} GiB of host memory per machine; {NOT_IN_TRAIN}",
+        ),
+        (
+            ("lora_rank",),
             f"LoRA rank {end.lora_rank}",
             None,
             1.0,
             f"trains adapters beside frozen weights: fine-tuning only; {NOT_IN_TRAIN}",
-            lora_rank=end.lora_rank,
-        )
-    return steps
+        ),
+    )
+    layout, taken = start, []
+    for names, title, setting, speed, note in possible:
+        change: dict[str, Any] = {name: getattr(end, name) for name in names}
+        after = replace(layout, **change)
+        if after != layout:
+            saves_gib = memory(model, layout).peak_gib - memory(model, after).peak_gib
+            taken.append(Measure(title, setting, saves_gib, speed, note))
+            layout = after
+    return tuple(taken)
 
 
 def _zero_note(layout: Layout) -> str:
@@ -203,17 +179,13 @@ def _zero_note(layout: Layout) -> str:
             "one GPU: nothing to share, and DeepSpeed keeps fp32 masters even of fp32 weights; "
             "16-bit weights and offload need it"
         )
-    shared = {1: "optimizer states", 2: "optimizer states and gradients", 3: "all states"}
+    shared = ("nothing", "optimizer states", "optimizer states and gradients", "all states")
     return f"{shared[layout.zero_stage]} shared by {layout.gpus} GPUs"
 
 
-def _rank(steps: list[_Step]) -> tuple[int, float, int]:
+def _rank(measures: Sequence[Measure]) -> tuple[int, float, int]:
     """Smaller is better: what train can run, the speed that is lost, the number of measures."""
-    names = [step.measure for step in steps]
-    kind = 0 if all(measure.setting for measure in names) else 1
-    if any(measure.name.startswith("LoRA") for measure in names):
+    kind = 0 if all(measure.setting for measure in measures) else 1
+    if any(measure.name.startswith("LoRA") for measure in measures):
         kind = 2
-    speed = 1.0
-    for measure in names:
-        speed *= measure.speed
-    return kind, -speed, len(names)
+    return kind, -math.prod(measure.speed for measure in measures), len(measures)

@@ -16,7 +16,7 @@ from gpt2dist.errors import BadInput
 from gpt2dist.plan.layout import Layout, MixedPrecision, Precision
 from gpt2dist.plan.machine.hardware import Hardware
 from gpt2dist.plan.measures import Measure, measures_to_fit
-from gpt2dist.plan.memory.fit import HEADROOM, memory, micro_batch_for
+from gpt2dist.plan.memory.fit import HEADROOM, largest_divisor, memory, micro_batch_for
 
 CPU_MICRO_TOKENS = 4096
 "Tokens of a CPU micro-batch: larger ones leave the caches and gain nothing."
@@ -290,7 +290,7 @@ def _divisor(config: Config, sequences: int, micro: int) -> int:
 
     Raises BadInput where somebody asked for another one.
     """
-    near = next(size for size in range(min(sequences, micro), 0, -1) if sequences % size == 0)
+    near = largest_divisor(sequences, micro)
     if config.cluster.micro_batch not in (None, near):
         raise BadInput(
             f"cluster.micro_batch={micro} does not divide the {sequences} sequences of a worker "

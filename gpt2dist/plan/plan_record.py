@@ -13,7 +13,7 @@ from gpt2dist.plan.loss.predict import LossEstimate
 from gpt2dist.plan.machine.costs import JobCost
 from gpt2dist.plan.machine.prices import Offer
 from gpt2dist.plan.measures import Measure
-from gpt2dist.plan.memory.fit import Memory
+from gpt2dist.plan.memory.terms import Memory
 from gpt2dist.plan.speed.throughput import Throughput
 
 

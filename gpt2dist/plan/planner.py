@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import flops_per_token, generation, parameters
-from gpt2dist.plan.goals import WHOLE, Goal, plan_for
-from gpt2dist.plan.loss.predict import LossEstimate, OwnFit, predict_loss
+from gpt2dist.plan.goals import USUAL, Basis, plan_for
+from gpt2dist.plan.loss.predict import LossEstimate, predict_loss
 from gpt2dist.plan.machine.costs import JobCost, Workload
 from gpt2dist.plan.machine.hardware import Hardware, gpu_named, parse_on
 from gpt2dist.plan.machine.prices import Offer, offers, own_offer, why_no_offer
@@ -25,35 +25,12 @@ TOKENS_PER_DOCUMENT = 1030.0
 """Of FineWeb-Edu's sample-10BT, whose 10B tokens are 9.67M documents (its dataset card)."""
 
 
-@dataclass(frozen=True)
-class Basis:
-    """What a plan takes for granted beside config, hardware and price."""
-
-    data_ready: bool = False
-    "The shards are there: nothing is downloaded or tokenised."
-    dataset_tokens: float | None = None
-    "Different tokens that the text holds; None: what is known of its name."
-    own_fit: OwnFit | None = None
-
-
-USUAL = Basis()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured on the machine takes the place of what would be predicted."""
-
-    throughput: Throughput
-    peak_gib: float
-
-
 def plan_on(
     config: Config,
     on: str,
     *,
     spot: bool = False,
     provider: str | None = None,
-    goal: Goal = WHOLE,
     basis: Basis = USUAL,
 ) -> Plan:
     """The best plan on hardware such as `A100-80GB:8x2`, at the offers that have it.
@@ -62,14 +39,14 @@ def plan_on(
     """
     hardware = parse_on(on)
     found = offers_for(config, hardware, spot=spot, provider=provider)
-    return best_plan(config, hardware, found, goal, basis)
+    return best_plan(config, hardware, found, basis)
 
 
 def best_plan(
-    config: Config, hardware: Hardware, choices: Sequence[Offer | None], goal: Goal, basis: Basis
+    config: Config, hardware: Hardware, choices: Sequence[Offer | None], basis: Basis
 ) -> Plan:
     """Of the plans at several prices: one that runs, the longest, the one of fewest dollars."""
-    plans = [plan_run(config, hardware, offer, goal=goal, basis=basis) for offer in choices]
+    plans = [plan_run(config, hardware, offer, basis) for offer in choices]
     return min(plans, key=lambda plan: (not plan.runs, -plan.tokens, plan.usd or math.inf))
 
 
@@ -96,14 +73,7 @@ def offers_for(
     return [None]  # a machine of one's own needs no provider
 
 
-def plan_run(
-    config: Config,
-    hardware: Hardware,
-    offer: Offer | None,
-    *,
-    goal: Goal = WHOLE,
-    basis: Basis = USUAL,
-) -> Plan:
+def plan_run(config: Config, hardware: Hardware, offer: Offer | None, basis: Basis = USUAL) -> Plan:
     """The plan of a config on given hardware at a given price (None: unknown).
 
     A goal makes the run longer or shorter. Raises BadInput for combinations that cannot train and
@@ -114,18 +84,9 @@ def plan_run(
         hardware = replace(hardware, gpu=gpu_named(offer.planned_as), family="")
     if config.cluster.network_gbit is not None:
         hardware = replace(hardware, network_gbit=config.cluster.network_gbit)
-    solution = solve(
-        on_gpus,
-        machine_of(hardware, offer.host_gib if offer else None),
-        gpus=hardware.gpus,
-    )
-    return plan_for(
-        config,
-        goal,
-        lambda config: price(config, solution, hardware, offer, basis=basis),
-        own_fit=basis.own_fit,
-        dataset_tokens=basis.dataset_tokens,
-    )
+    machine = machine_of(hardware, offer.host_gib if offer else None)
+    solution = solve(on_gpus, machine, gpus=hardware.gpus)
+    return plan_for(config, basis, lambda longer: price(longer, solution, hardware, offer, basis))
 
 
 def _on_gpus(config: Config, hardware: Hardware) -> Config:
@@ -142,100 +103,80 @@ def _on_gpus(config: Config, hardware: Hardware) -> Config:
 
 
 def price(
-    config: Config,
-    solution: Solution,
-    hardware: Hardware,
-    offer: Offer | None,
-    *,
-    basis: Basis,
-    measured: Measured | None = None,
+    config: Config, solution: Solution, hardware: Hardware, offer: Offer | None, basis: Basis
 ) -> Plan:
-    """The plan of a run that is placed already."""
-    layout, gpu = solution.placement.layout, hardware.gpu
+    """The plan of a run that is placed already, as long as the config says."""
+    model, layout, measured = config.model, solution.placement.layout, basis.measured
     throughput = None
     if solution.fits or solution.measures:
-        throughput = measured.throughput if measured else predict(config.model, hardware, layout)
-    params = parameters(config.model)
-    room = machine_of(hardware)
-    return Plan(
+        throughput = measured.throughput if measured else predict(model, hardware, layout)
+    usable_gib = machine_of(hardware).usable_gib
+    plan = Plan(
         config=config,
-        params=params,
-        flops_per_token=flops_per_token(config.model),
-        gpu=gpu.key,
+        params=parameters(model),
+        flops_per_token=flops_per_token(model),
+        gpu=hardware.gpu.key,
         gpus=hardware.gpus,
         nodes=hardware.nodes,
         fits=solution.fits,
-        wanted_gib=memory(config.model, solution.wanted).peak_gib,
-        memory=memory(config.model, layout),
-        gpu_memory_gib=gpu.memory_gib,
-        largest_micro_batch=largest_micro_batch(
-            config.model, layout, room.usable_gib, config.batch_sequences
-        ),
+        wanted_gib=memory(model, solution.wanted).peak_gib,
+        memory=memory(model, layout),
+        gpu_memory_gib=hardware.gpu.memory_gib,
+        largest_micro_batch=largest_micro_batch(model, layout, usable_gib, config.batch_sequences),
         layout=layout,
         measures=solution.measures,
         throughput=throughput,
-        cost=_cost(config, hardware, offer, throughput, layout.kernels == "compiled", basis)
-        if throughput
-        else None,
+        cost=None,
         offer=offer,
-        loss=_loss(config, params, basis),
-        generation=generation(config.model, gpu.bandwidth_gbs),
-        runs_at_once=runs_at_once(config.model, layout, room.usable_gib),
+        loss=_loss(config, basis),
+        generation=generation(model, hardware.gpu.bandwidth_gbs),
+        runs_at_once=runs_at_once(model, layout, usable_gib),
         measured=measured is not None,
         measured_peak_gib=measured.peak_gib if measured else None,
     )
+    return replace(plan, cost=_cost(plan, throughput, basis)) if throughput else plan
 
 
-def _loss(config: Config, params: int, basis: Basis) -> LossEstimate | None:
+def _loss(config: Config, basis: Basis) -> LossEstimate | None:
     if config.data.tokenizer != "gpt2":
         return None  # published losses are per GPT-2 token
-    tokens = config.total_steps * config.train.batch_tokens
     unique, documents = basis.dataset_tokens, config.data.max_documents
     if unique is None and documents is not None:
         unique = documents * TOKENS_PER_DOCUMENT
     return predict_loss(
-        params, tokens, config.data.source, own_fit=basis.own_fit, unique_tokens=unique
+        parameters(config.model),
+        config.total_tokens,
+        config.data.source,
+        own_fit=basis.own_fit,
+        unique_tokens=unique,
     )
 
 
-def _cost(
-    config: Config,
-    hardware: Hardware,
-    offer: Offer | None,
-    throughput: Throughput,
-    compiled: bool,
-    basis: Basis,
-) -> JobCost:
-    tokens = config.total_steps * config.train.batch_tokens
-    steps, saved = config.total_steps, config.checkpoint
-    train_hours = tokens / throughput.tokens_per_s / 3600
-    checkpoints = 1 + (steps // saved.every_steps if saved.every_steps else 0)
+def _cost(plan: Plan, throughput: Throughput, basis: Basis) -> JobCost:
+    config, offer, saved = plan.config, plan.offer, plan.config.checkpoint
+    train_hours = plan.tokens / throughput.tokens_per_s / 3600
+    checkpoints = 1 + (plan.steps // saved.every_steps if saved.every_steps else 0)
     if saved.every_minutes:
         checkpoints += int(train_hours * 60 / saved.every_minutes)
+    to_prepare = min(tokens_to_prepare(config), basis.dataset_tokens or math.inf)
     return Workload(
         train_hours=train_hours,
-        train_hours_low=tokens / throughput.high / 3600,
-        train_hours_high=tokens / throughput.low / 3600,
+        train_hours_low=plan.tokens / throughput.high / 3600,
+        train_hours_high=plan.tokens / throughput.low / 3600,
         usd_per_hour=offer.usd_per_hour if offer else 0.0,
-        nodes=hardware.nodes,
+        nodes=plan.nodes,
         spot=bool(offer and offer.spot),
-        params=parameters(config.model),
-        evals=1 + (steps // config.eval.every_steps if config.eval.every_steps else 0),
+        params=plan.params,
+        evals=1 + (plan.steps // config.eval.every_steps if config.eval.every_steps else 0),
         eval_tokens=config.eval.tokens,
         tokens_per_s=throughput.tokens_per_s,
         checkpoints=checkpoints,
-        data_tokens_to_prepare=_to_prepare(config, basis),
-        compiled=compiled,
-        world=hardware.gpus,
+        data_tokens_to_prepare=0.0 if basis.data_ready else to_prepare,
+        compiled=plan.layout.kernels == "compiled",
+        world=plan.gpus,
         vcpus=offer.vcpus if offer else None,
         rented=offer is None or offer.provider != "own",
     ).cost()
-
-
-def _to_prepare(config: Config, basis: Basis) -> float:
-    if basis.data_ready:
-        return 0.0
-    return min(tokens_to_prepare(config), basis.dataset_tokens or math.inf)
 
 
 def tokens_to_prepare(config: Config) -> float:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.goals import Goal
+from gpt2dist.plan.goals import USUAL, Basis, Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, gpu_named
 from gpt2dist.plan.machine.prices import Offer, offers
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import USUAL, Basis, best_plan, offers_for
+from gpt2dist.plan.planner import best_plan
 
 
 @dataclass(frozen=True)
@@ -23,57 +23,48 @@ class Refused:
     reason: str
 
 
-def everywhere(
-    configs: Sequence[Config],
-    goal: Goal,
-    *,
-    spot: bool | None = None,
-    provider: str | None = None,
-    basis: Basis = USUAL,
-) -> tuple[list[Plan], list[Refused]]:
-    """Every config on every machine for rent, cheapest offer of each kind, best plans first."""
-    machines: dict[tuple[str, int, str, bool], tuple[Hardware, list[Offer | None]]] = {}
-    for offer in offers(spot=spot, provider=provider):
-        try:
-            gpu = gpu_named(offer.planned_as)
-        except BadInput:
-            continue  # a GPU that the planner has no data of
+Choices = tuple[Hardware, list[Offer | None]]
+"""A kind of machine, and the offers that it can be had at; None is a price that nobody knows."""
+
+
+def everywhere(spot: bool | None = None, provider: str | None = None) -> list[Choices]:
+    """Every machine for rent, at the cheapest offer of each kind."""
+    machines: dict[tuple[str, int, str, bool], Choices] = {}
+    for offer in offers(spot=spot, provider=provider):  # cheapest first
+        gpu = gpu_named(offer.planned_as)
         kind = (gpu.key, offer.gpus, offer.provider, offer.spot)
-        machines.setdefault(
-            kind, (Hardware(gpu, offer.gpus), [offer])
-        )  # offers come cheapest first
-    return _plans(configs, machines.values(), goal, basis)
+        machines.setdefault(kind, (Hardware(gpu, offer.gpus), [offer]))
+    return list(machines.values())
 
 
-def single_gpus(
-    configs: Sequence[Config],
-    goal: Goal,
-    *,
-    spot: bool | None = None,
-    provider: str | None = None,
-    basis: Basis = USUAL,
-) -> tuple[list[Plan], list[Refused]]:
-    """Every config on one GPU of each kind, priced where somebody rents it out."""
-    pairs: list[tuple[Hardware, list[Offer | None]]] = []
+def single_gpus(spot: bool | None = None, provider: str | None = None) -> list[Choices]:
+    """One GPU of each kind, priced where somebody rents it out."""
+    found: list[Choices] = []
     for gpu in all_gpus():
-        found = offers(gpu.key, 1, spot=spot, provider=provider)
-        if found or (provider is None and not spot):
-            pairs.append((Hardware(gpu), [found[0] if found else None]))
-    return _plans(configs, pairs, goal, basis)
+        rented = offers(gpu.key, 1, spot=spot, provider=provider)
+        if rented or (provider is None and not spot):
+            found.append((Hardware(gpu), [rented[0] if rented else None]))
+    return found
 
 
-def on_one(
-    configs: Sequence[Config],
-    hardware: Hardware,
-    goal: Goal,
-    *,
-    spot: bool = False,
-    provider: str | None = None,
-    basis: Basis = USUAL,
+def rank(
+    configs: Sequence[Config], machines: Iterable[Choices], basis: Basis = USUAL
 ) -> tuple[list[Plan], list[Refused]]:
-    """Every config on one kind of machine, best plans first."""
-    found = offers_for(configs[0], hardware, spot=spot, provider=provider)
-    return _plans(configs, [(hardware, found)], goal, basis)
+    """Every config on every machine, best plans first, and what cannot be had."""
+    plans: list[Plan] = []
+    refused: list[Refused] = []
+    for hardware, choices in machines:
+        for config in configs:
+            try:
+                plan = best_plan(config, hardware, choices, basis)
+            except BadInput as problem:
+                refused.append(Refused(config.recipe, str(hardware), str(problem)))
+                continue
+            if plan.runs:
+                plans.append(plan)
+            else:
+                refused.append(Refused(config.recipe, str(hardware), why_not(plan)))
+    return by_goal(plans, basis.goal), refused
 
 
 def by_goal(plans: Iterable[Plan], goal: Goal) -> list[Plan]:
@@ -87,28 +78,6 @@ def quickest(plans: Sequence[Plan]) -> Plan | None:
     """The one with the fewest hours."""
     timed = [plan for plan in plans if plan.hours is not None]
     return min(timed, key=lambda plan: plan.hours or 0.0, default=None)
-
-
-def _plans(
-    configs: Sequence[Config],
-    pairs: Iterable[tuple[Hardware, list[Offer | None]]],
-    goal: Goal,
-    basis: Basis,
-) -> tuple[list[Plan], list[Refused]]:
-    plans: list[Plan] = []
-    refused: list[Refused] = []
-    for hardware, choices in pairs:
-        for config in configs:
-            try:
-                plan = best_plan(config, hardware, choices, goal, basis)
-            except BadInput as problem:
-                refused.append(Refused(config.recipe, str(hardware), str(problem)))
-                continue
-            if plan.runs:
-                plans.append(plan)
-            else:
-                refused.append(Refused(config.recipe, str(hardware), why_not(plan)))
-    return by_goal(plans, goal), refused
 
 
 def why_not(plan: Plan) -> str:

@@ -10,13 +10,13 @@ import psutil
 
 from gpt2dist.config.schema import Config
 from gpt2dist.plan.arithmetic import flops_per_token
-from gpt2dist.plan.goals import WHOLE, Goal, plan_for
+from gpt2dist.plan.goals import WHOLE, Basis, Goal, Measured, plan_for
 from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
 from gpt2dist.plan.machine.hardware import Gpu, Hardware, find_gpu, peak_tflops
 from gpt2dist.plan.machine.prices import Offer
 from gpt2dist.plan.placement import Placement, Solution
 from gpt2dist.plan.plan_record import Plan
-from gpt2dist.plan.planner import Basis, Measured, price
+from gpt2dist.plan.planner import price
 from gpt2dist.plan.speed.probes import Probe, probe_of
 from gpt2dist.plan.speed.throughput import Throughput
 
@@ -89,17 +89,12 @@ def plan_here(
         host_gib=psutil.virtual_memory().total / GIB,
         vcpus=float(os.cpu_count() or 1),
     )
-    basis = Basis(data_ready=data_ready, own_fit=own_fit)
     measured = Measured(_throughput(config, placement, probe), probe.peak_gib) if probe else None
+    basis = Basis(goal, data_ready=data_ready, own_fit=own_fit, measured=measured)
     cuda = placement.device == "cuda"
     hardware = Hardware(gpu, layout.gpus_per_node, layout.nodes) if cuda else Hardware(gpu)
     solution = Solution(placement, layout)
-    return plan_for(
-        config,
-        goal,
-        lambda longer: price(longer, solution, hardware, offer, basis=basis, measured=measured),
-        own_fit=own_fit,
-    )
+    return plan_for(config, basis, lambda longer: price(longer, solution, hardware, offer, basis))
 
 
 def _throughput(config: Config, placement: Placement, probe: Probe) -> Throughput:

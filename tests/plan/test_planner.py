@@ -15,10 +15,10 @@ from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
 from gpt2dist.model.gpt2 import GPT2, Cache
 from gpt2dist.plan.describe import as_json, describe, phases, refusals, table
-from gpt2dist.plan.goals import Goal
+from gpt2dist.plan.goals import Basis, Goal
 from gpt2dist.plan.machine.hardware import Hardware, all_gpus, parse_on
-from gpt2dist.plan.planner import Basis, offers_for, plan_on, plan_run, tokens_to_prepare
-from gpt2dist.plan.ranking import everywhere, on_one
+from gpt2dist.plan.planner import offers_for, plan_on, plan_run, tokens_to_prepare
+from gpt2dist.plan.ranking import everywhere, rank
 
 SMALL, XL = resolve("gpt2-124m"), resolve("gpt2-1558m")
 SIZES = [resolve(name) for name in ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")]
@@ -65,30 +65,30 @@ def test_dollars_are_hours_times_the_price_of_all_machines():
 def test_the_longest_run_within_a_limit_cannot_take_one_step_more(unit, limit):
     hardware = parse_on("RTX4090")
     offer = offers_for(SMALL, hardware)[0]
-    plan = plan_run(SMALL, hardware, offer, goal=Goal(**{unit: limit}))
+    plan = plan_run(SMALL, hardware, offer, Basis(Goal(**{unit: limit})))
     more = Goal(tokens=plan.tokens + SMALL.train.batch_tokens)
-    longer = plan_run(SMALL, hardware, offer, goal=more)
+    longer = plan_run(SMALL, hardware, offer, Basis(more))
     assert longer.steps == plan.steps + 1
     assert getattr(plan, unit) <= limit < getattr(longer, unit)
 
 
 def test_the_run_to_a_loss_is_predicted_to_end_there():
-    plan = plan_on(SMALL, "H100", goal=Goal(loss=3.28))
+    plan = plan_on(SMALL, "H100", basis=Basis(Goal(loss=3.28)))
     assert plan.val_loss == pytest.approx(3.28, abs=1e-3)
 
 
 def test_compute_and_epochs_set_the_length_by_their_definitions():
-    plan = plan_on(SMALL, "H100", goal=Goal(flops=1e20))
+    plan = plan_on(SMALL, "H100", basis=Basis(Goal(flops=1e20)))
     assert 6 * plan.params * plan.tokens == pytest.approx(1e20, rel=1e-3)
-    small_text = Basis(dataset_tokens=50e6)
-    plan = plan_on(SMALL, "H100", goal=Goal(epochs=3), basis=small_text)
+    small_text = Basis(Goal(epochs=3), dataset_tokens=50e6)
+    plan = plan_on(SMALL, "H100", basis=small_text)
     assert plan.tokens == pytest.approx(150e6, rel=2e-3)
-    fresh = plan_on(SMALL, "H100", goal=Goal(tokens=plan.tokens))
+    fresh = plan_on(SMALL, "H100", basis=Basis(Goal(tokens=plan.tokens)))
     assert plan.val_loss > fresh.val_loss, "text that is read again teaches less"
-    sample = plan_on(SMALL, "H100", goal=Goal(epochs=2))
+    sample = plan_on(SMALL, "H100", basis=Basis(Goal(epochs=2)))
     assert sample.tokens == pytest.approx(20e9, rel=1e-3), "sample-10BT says its size"
     with pytest.raises(BadInput, match="--dataset-tokens"):
-        plan_on(resolve("gpt2-124m", ["data.source=my.txt"]), "H100", goal=Goal(epochs=2))
+        plan_on(resolve("gpt2-124m", ["data.source=my.txt"]), "H100", basis=Basis(Goal(epochs=2)))
 
 
 def test_runs_side_by_side_fill_the_gpu_and_one_more_does_not_fit():
@@ -138,7 +138,7 @@ def test_every_promised_field_is_there_and_is_json():
 
 
 def test_every_offer_is_ranked_by_dollars_and_the_quickest_is_marked():
-    plans, _ = everywhere([SMALL], Goal())
+    plans, _ = rank([SMALL], everywhere())
     dollars = [plan.usd for plan in plans]
     assert dollars == sorted(dollars)
     assert len({(p.gpu, p.gpus, p.offer.provider, p.offer.spot) for p in plans}) == len(plans)
@@ -148,7 +148,8 @@ def test_every_offer_is_ranked_by_dollars_and_the_quickest_is_marked():
 
 
 def test_all_sizes_on_one_card_name_those_that_cannot_be_had():
-    plans, refused = on_one(SIZES, parse_on("RTX4070Ti"), Goal())
+    hardware = parse_on("RTX4070Ti")
+    plans, refused = rank(SIZES, [(hardware, offers_for(SMALL, hardware))])
     assert [plan.recipe for plan in plans] == ["gpt2-124m", "gpt2-355m"]
     assert {r.recipe for r in refused} == {"gpt2-774m", "gpt2-1558m"}
     assert "8-bit Adam" in refusals(refused)
@@ -161,7 +162,7 @@ def test_prepared_shards_cost_no_preparation():
     on = parse_on("A100")
     assert plan_run(prepared, on, None).cost.data_hours == 0
     assert plan_run(SMALL, on, None).cost.data_hours > 0
-    assert plan_run(SMALL, on, None, basis=Basis(data_ready=True)).cost.data_hours == 0
+    assert plan_run(SMALL, on, None, Basis(data_ready=True)).cost.data_hours == 0
 
 
 def test_a_part_of_the_documents_is_prepared_sooner():
@@ -255,7 +256,7 @@ def test_a_slow_network_between_machines_costs_time():
 )
 def test_goals_that_cannot_be_met_are_refused(goal, says):
     with pytest.raises(BadInput, match=says):
-        plan_on(SMALL, "A100", goal=Goal(**goal))
+        plan_on(SMALL, "A100", basis=Basis(Goal(**goal)))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_the_printed_train_line_is_the_plan(recipe, on, words, goal):
     if recipe == "gpt2-1558m" and "loss" in goal:
         goal = {"loss": 2.6}
     try:
-        plan = plan_run(resolve(recipe, words), hardware, offer, goal=Goal(**goal))
+        plan = plan_run(resolve(recipe, words), hardware, offer, Basis(Goal(**goal)))
     except BadInput:
         out_of_reach = recipe == "gpt2-1558m" or "loss" in goal or (offer is None and "usd" in goal)
         assert out_of_reach

@@ -9,15 +9,6 @@ from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.terms import Memory, estimate
 from gpt2dist.plan.memory.training import held_parameters, trained_parameters, training_counts
 
-__all__ = [
-    "HEADROOM",
-    "Memory",
-    "largest_micro_batch",
-    "memory",
-    "micro_batch_for",
-    "runs_at_once",
-]
-
 HEADROOM = 0.08
 """Share of the memory to leave free when a micro-batch is chosen: 9 in 10 published runs that the
 formulas had not seen lie within it (docs/planner-memory.md)."""
@@ -51,7 +42,12 @@ def micro_batch_for(
 ) -> int:
     """Largest divisor of `sequences_per_gpu` that fits in `free_gib`; 0 when not even 1 does."""
     best = largest_micro_batch(model, layout, free_gib, sequences_per_gpu)
-    return next((size for size in range(best, 0, -1) if sequences_per_gpu % size == 0), 0)
+    return largest_divisor(sequences_per_gpu, best)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """Largest divisor of `number` up to `most`; 0 when there is none."""
+    return next((size for size in range(min(number, most), 0, -1) if number % size == 0), 0)
 
 
 def runs_at_once(model: ModelConfig, layout: Layout, free_gib: float) -> int:

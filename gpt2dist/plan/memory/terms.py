@@ -35,15 +35,7 @@ class Memory:
 
     @property
     def peak_gib(self) -> float:
-        return (
-            self.weights_gib
-            + self.gradients_gib
-            + self.optimizer_gib
-            + self.activations_gib
-            + self.logits_gib
-            + self.buffers_gib
-            + self.overhead_gib
-        )
+        return sum(gib for name, gib in vars(self).items() if name != "host_gib")
 
 
 @dataclass(frozen=True)
