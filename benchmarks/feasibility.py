@@ -93,7 +93,7 @@ def _memory(config: Config, gpu: Gpu) -> str:
     plan = plan_run(config, Hardware(gpu), None)
     if not plan.runs:
         return f"- of {gpu.memory_gib:.0f}"
-    return f"{plan.peak_gib:.1f} of {gpu.memory_gib:.0f} ({plan.micro_batch})"
+    return f"{plan.peak_gib:.1f} of {gpu.memory_gib:.0f} ({plan.layout.micro_batch})"
 
 
 def _cell(config: Config, gpu: Gpu, count: int, letters: dict[str, str]) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from memory_runs import PublishedRun
 
+from gpt2dist.plan.arithmetic import GIB
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.terms import (
-    GIB,
     ByteCounts,
     Memory,
     activation_bytes,

@@ -75,7 +75,8 @@ def work_of(row: dict[str, str]) -> tuple[Work, float]:
         **{k: int(row[k]) for k in ("layers", "heads", "width", "context", "vocab")}
     )
     gpu, nodes = gpu_named(row["gpu"]), int(row["nodes"])
-    hardware = Hardware(gpu, int(row["gpus"]) // nodes, nodes)
+    network_gbit = 8 * float(row["internode_gbs"] or 12.5)
+    hardware = Hardware(gpu, int(row["gpus"]) // nodes, nodes, network_gbit=network_gbit)
     layout = Layout(
         gpus_per_node=hardware.gpus_per_node,
         nodes=nodes,
@@ -91,15 +92,12 @@ def work_of(row: dict[str, str]) -> tuple[Work, float]:
     )
     attention_flops = 12 * model.layers * model.width * model.context
     matmul_weights = (float(row["flops_per_token"]) - attention_flops) / 6
-    work = step_work(
-        model,
-        hardware,
-        layout,
-        internode_gbs=float(row["internode_gbs"] or 12.5),
-        overlaps=row["overlap"] == "yes",
-        block_weights=(matmul_weights - model.vocab * model.width) / model.layers,
-        attention_v1=row["attention"] == "flash 1",
-    )
+    block_weights = (matmul_weights - model.vocab * model.width) / model.layers
+    work = step_work(model, hardware, layout, block_weights)
+    work = replace(work, overlaps=float(row["overlap"] == "yes"))
+    if row["attention"] == "flash 1":
+        flops = work.attention_flops + work.attention_v1_flops
+        work = replace(work, attention_flops=0, attention_v1_flops=flops)
     if row["watts"]:
         slower = (float(row["watts"]) / gpu.watts) ** CLOCK_EXPONENT
         work = replace(work, flops_per_s=work.flops_per_s * slower)

@@ -212,7 +212,7 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
     kept_usd = reserve.beyond_plan_usd(plan.usd_per_hour)
     if plan.usd + kept_usd <= usd:
         return
-    provider, on = plan.offer.provider, _on(plan)
+    provider, on = plan.offer.provider, plan.on
     kept = (
         f"${kept_usd:.2f} of it are reserved for saving and giving back machines of "
         f"${plan.usd_per_hour:.2f} per hour"
@@ -230,12 +230,6 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
         f"--usd {usd:g}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
         f"({low:.2f} to {high:.2f}), and {kept}; train.tokens={shorter.tokens:.3g} would fit"
     )
-
-
-def _on(plan: Plan) -> str:
-    assert plan.offer is not None
-    count = f"{plan.gpu}:{plan.gpus // plan.nodes}"
-    return f"{count}x{plan.nodes}" if plan.nodes > 1 else count
 
 
 def settle(tree: Tree, machine: Tree, envs: Mapping[str, str]) -> Tree:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpt2dist.human import columns, human_count, human_duration, usd
-from gpt2dist.plan.loss.predict import OwnFit, compute_optimal
+from gpt2dist.plan.loss.own_fit import OwnFit
+from gpt2dist.plan.loss.predict import compute_optimal
 from gpt2dist.plan.machine.costs import JobCost
 from gpt2dist.plan.machine.prices import why_no_offer
 from gpt2dist.plan.plan_record import Plan
@@ -76,6 +77,7 @@ def as_json(plan: Plan, recipe: str | None = None) -> dict[str, Any]:
 
     `settings` are overrides of `recipe`, by default the plan's own.
     """
+    layout, speed, loss = plan.layout, plan.throughput, plan.loss
     offer, cost = plan.offer, plan.cost
     return {
         "recipe": plan.recipe,
@@ -91,17 +93,17 @@ def as_json(plan: Plan, recipe: str | None = None) -> dict[str, Any]:
         "peak_gib": plan.peak_gib,
         "gpu_memory_gib": plan.gpu_memory_gib,
         "memory": vars(plan.memory),
-        "micro_batch": plan.micro_batch,
+        "micro_batch": layout.micro_batch,
         "largest_micro_batch": plan.largest_micro_batch,
-        "grad_accum": plan.grad_accum,
-        "zero_stage": plan.zero_stage,
-        "precision": plan.layout.precision,
-        "recompute": plan.layout.recompute,
-        "kernels": plan.layout.kernels,
+        "grad_accum": layout.accumulation,
+        "zero_stage": layout.zero_stage,
+        "precision": layout.precision,
+        "recompute": layout.recompute,
+        "kernels": layout.kernels,
         "measures": [vars(measure) for measure in plan.measures],
         "tokens_per_s": plan.tokens_per_s,
-        "tokens_per_s_range": plan.tokens_per_s_range,
-        "mfu": plan.mfu,
+        "tokens_per_s_range": (speed.low, speed.high) if speed else None,
+        "mfu": speed.mfu if speed else None,
         "measured": plan.measured,
         "hours": plan.hours,
         "hours_by_phase": phases(cost) if cost else None,
@@ -110,8 +112,8 @@ def as_json(plan: Plan, recipe: str | None = None) -> dict[str, Any]:
         "usd_per_hour": plan.usd_per_hour,
         "offer": vars(offer) if offer else None,
         "val_loss": plan.val_loss,
-        "val_loss_range": plan.val_loss_range,
-        "val_loss_basis": plan.loss.basis if plan.loss else None,
+        "val_loss_range": (loss.low, loss.high) if loss else None,
+        "val_loss_basis": loss.basis if loss else None,
         "generation": vars(plan.generation),
         "runs_at_once": plan.runs_at_once,
         "settings": plan.settings(recipe),
@@ -193,9 +195,13 @@ def _speed(plan: Plan) -> list[str]:
     speed = plan.throughput
     if speed is None:
         return []
-    how = "measured here" if plan.measured else f"{_k(speed.low)} to {_k(speed.high)}"
+    how = (
+        "measured here"
+        if plan.measured
+        else f"{human_count(speed.low)} to {human_count(speed.high)}"
+    )
     return [
-        f"speed    {_k(speed.tokens_per_s)} tokens/s ({how})"
+        f"speed    {human_count(speed.tokens_per_s)} tokens/s ({how})"
         + (f", MFU {100 * speed.mfu:.0f} %" if speed.mfu is not None else "")
         + f"; a step takes {speed.step_seconds:.2f} s"
     ]
@@ -240,19 +246,14 @@ def _beside(plan: Plan) -> list[str]:
     write, several = plan.generation, plan.runs_at_once
     side = f"; {several} such runs fit on one GPU side by side" if several > 1 else ""
     return [
-        f"sample   {_k(write.tokens_per_s_at_most)} tokens/s at most on one GPU, "
+        f"sample   {human_count(write.tokens_per_s_at_most)} tokens/s at most on one GPU, "
         f"{write.weights_gib:.2f} GiB and {write.cache_gib:.3f} GiB a sequence{side}"
     ]
 
 
 def _machine(plan: Plan) -> str:
-    count = f":{plan.gpus // plan.nodes}" if plan.gpus > 1 else ""
-    return f"{plan.gpu}{count}{f'x{plan.nodes}' if plan.nodes > 1 else ''}"
+    return plan.on if plan.gpus > 1 else plan.gpu
 
 
 def _hours(hours: float | None) -> str:
     return UNKNOWN if hours is None else human_duration(3600 * hours)
-
-
-def _k(count: float) -> str:
-    return human_count(count)

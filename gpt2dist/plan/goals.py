@@ -150,14 +150,14 @@ def _longest(
         if plan.throughput is None:
             return plan  # does not fit: the plan says so
         raise BadInput(
-            f"--{unit} {limit:g}: no price is known for {plan.gpu}:{plan.gpus // plan.nodes}; "
+            f"--{unit} {limit:g}: no price is known for {plan.on}; "
             "give cluster.usd_per_hour=..., or cluster.watts=... cluster.usd_per_kwh=..."
         )
     shown = f"${spent:.2f}" if unit == "usd" else f"{spent:.2f} h"
     if spent > limit:
         raise BadInput(
             f"--{unit} {limit:g} cannot buy one step and one evaluation of {config.recipe} on "
-            f"{plan.gpu}:{plan.gpus // plan.nodes}: that takes {shown}"
+            f"{plan.on}: that takes {shown}"
         )
     if unit == "usd" and spent == 0:
         raise BadInput("--usd on a machine that costs nothing sets no length; use --hours")

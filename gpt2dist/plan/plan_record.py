@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        return self.steps * self.config.train.batch_tokens
+        return self.config.total_tokens
 
     @property
     def runs(self) -> bool:
@@ -73,33 +73,19 @@ class Plan:
         )
 
     @property
+    def on(self) -> str:
+        """The machines as `on=` takes them."""
+        nodes = f"x{self.nodes}" if self.nodes > 1 else ""
+        return f"{self.gpu}:{self.gpus // self.nodes}{nodes}"
+
+    @property
     def peak_gib(self) -> float:
         """Measured where it was, else predicted."""
         return self.measured_peak_gib or self.memory.peak_gib
 
     @property
-    def micro_batch(self) -> int:
-        return self.layout.micro_batch
-
-    @property
-    def grad_accum(self) -> int:
-        return self.layout.accumulation
-
-    @property
-    def zero_stage(self) -> int:
-        return self.layout.zero_stage
-
-    @property
     def tokens_per_s(self) -> float | None:
         return self.throughput.tokens_per_s if self.throughput else None
-
-    @property
-    def tokens_per_s_range(self) -> tuple[float, float] | None:
-        return (self.throughput.low, self.throughput.high) if self.throughput else None
-
-    @property
-    def mfu(self) -> float | None:
-        return self.throughput.mfu if self.throughput else None
 
     @property
     def hours(self) -> float | None:
@@ -124,10 +110,6 @@ class Plan:
     @property
     def val_loss(self) -> float | None:
         return self.loss.loss if self.loss else None
-
-    @property
-    def val_loss_range(self) -> tuple[float, float] | None:
-        return (self.loss.low, self.loss.high) if self.loss else None
 
     def settings(self, recipe: str | None = None, *, priced: bool = True) -> list[str]:
         """Overrides of a recipe (by default the plan's own) that train exactly this plan.

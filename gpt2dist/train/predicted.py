@@ -108,9 +108,6 @@ def _throughput(config: Config, placement: Placement, probe: Probe) -> Throughpu
         high=rate,
         mfu=flops_per_token(config.model) * rate / (peak * 1e12) if peak else None,
         step_seconds=probe.step_seconds(accumulation),
-        compute_seconds=accumulation * probe.micro_batch_seconds,
-        communication_seconds=0.0,
-        optimizer_seconds=probe.optimizer_seconds,
     )
 
 

@@ -46,11 +46,11 @@ def test_every_plan_shares_the_batch_exactly_and_stays_within_the_memory(config)
             if not plan.runs:
                 assert plan.throughput is None or plan.measures
                 continue
-            tokens = plan.micro_batch * plan.grad_accum * count * config.model.context
-            assert tokens == config.train.batch_tokens
+            sequences = plan.layout.micro_batch * plan.layout.accumulation * count
+            assert sequences * config.model.context == config.train.batch_tokens
             assert plan.peak_gib <= gpu.memory_gib
-            assert 0 < plan.mfu < 1
-            assert plan.tokens_per_s_range[0] < plan.tokens_per_s < plan.tokens_per_s_range[1]
+            assert 0 < plan.throughput.mfu < 1
+            assert plan.throughput.low < plan.tokens_per_s < plan.throughput.high
 
 
 def test_dollars_are_hours_times_the_price_of_all_machines():

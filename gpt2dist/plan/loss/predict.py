@@ -21,17 +21,7 @@ from gpt2dist.plan.loss.law import (
     tokens_with_repeats,
 )
 from gpt2dist.plan.loss.offsets import dataset_offsets, far_from_published
-from gpt2dist.plan.loss.own_fit import OwnFit, load_own_fit, save_own_fit
-
-__all__ = [
-    "LossEstimate",
-    "OwnFit",
-    "compute_optimal",
-    "load_own_fit",
-    "predict_loss",
-    "save_own_fit",
-    "tokens_for_loss",
-]
+from gpt2dist.plan.loss.own_fit import OwnFit
 
 Z80 = 1.2816
 """80 % of a normal distribution lie within this many standard deviations."""
@@ -135,19 +125,9 @@ def compute_optimal(
         return expected(params, effective_tokens(flops / (6 * params), unique))
 
     low, high = math.log(SMALLEST_MODEL), math.log(LARGEST_MODEL)
-    # Golden section: the loss falls, then rises with the size, also where text is repeated.
-    shrink = (math.sqrt(5) - 1) / 2
-    left, right = high - shrink * (high - low), low + shrink * (high - low)
-    loss_left, loss_right = loss(left), loss(right)
-    while high - low > 1e-9:
-        if loss_left < loss_right:
-            high, right, loss_right = right, left, loss_left
-            left = high - shrink * (high - low)
-            loss_left = loss(left)
-        else:
-            low, left, loss_left = left, right, loss_right
-            right = low + shrink * (high - low)
-            loss_right = loss(right)
+    while high - low > 1e-9:  # the loss falls, then rises with the size
+        left, right = (2 * low + high) / 3, (low + 2 * high) / 3
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
     params = math.exp((low + high) / 2)
     return params, flops / (6 * params)
 

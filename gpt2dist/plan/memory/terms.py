@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpt2dist.config.schema import ModelConfig
+from gpt2dist.plan.arithmetic import GIB
 from gpt2dist.plan.layout import Layout
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)

@@ -55,27 +55,15 @@ class Throughput:
     None: the peak of the device is not known.
     """
     step_seconds: float
-    compute_seconds: float
-    communication_seconds: float
-    "What is not hidden behind the backward pass, and the wait for the slowest GPU."
-    optimizer_seconds: float
 
 
-def predict(
-    model: ModelConfig, hardware: Hardware, layout: Layout, *, internode_gbs: float | None = None
-) -> Throughput:
-    """Speed of `layout` on `hardware`; `internode_gbs` replaces what its network sends, in GB/s.
-
-    DeepSpeed hides collectives behind the backward pass at stage 3 only (its default overlap_comm).
-    """
+def predict(model: ModelConfig, hardware: Hardware, layout: Layout) -> Throughput:
+    """Speed of `layout` on `hardware`."""
     if (layout.gpus_per_node, layout.nodes) != (hardware.gpus_per_node, hardware.nodes):
         raise ValueError(f"layout of {layout.gpus} GPUs on hardware of {hardware.gpus}")
-    overlaps = layout.zero_stage == 3
-    internode_gbs = internode_gbs or hardware.network_gbit / 8
-    work = step_work(model, hardware, layout, internode_gbs=internode_gbs, overlaps=overlaps)
     constants, low, high = fitted()
-    compute, communication = step_seconds(work, constants)
-    seconds = compute + communication + work.optimizer_seconds
+    work = step_work(model, hardware, layout)
+    seconds = sum(step_seconds(work, constants)) + work.optimizer_seconds
     tokens = layout.micro_batch * layout.accumulation * model.context * hardware.gpus
     flops = flops_per_token(model)
     if layout.lora_rank is not None:
@@ -86,26 +74,19 @@ def predict(
         high=tokens / seconds * high,
         mfu=tokens * flops / seconds / hardware.gpus / _peak_flops(hardware.gpu, layout.precision),
         step_seconds=seconds,
-        compute_seconds=compute,
-        communication_seconds=communication,
-        optimizer_seconds=work.optimizer_seconds,
     )
 
 
 def step_work(
-    model: ModelConfig,
-    hardware: Hardware,
-    layout: Layout,
-    *,
-    internode_gbs: float,
-    overlaps: bool,
-    block_weights: float | None = None,
-    attention_v1: bool = False,
+    model: ModelConfig, hardware: Hardware, layout: Layout, block_weights: float | None = None
 ) -> Work:
-    """What one step asks of one GPU; `block_weights` replaces GPT-2's 12 d^2 of a layer."""
+    """What one step asks of one GPU; `block_weights` replaces GPT-2's 12 d^2 of a layer.
+
+    DeepSpeed hides collectives behind the backward pass at stage 3 only (its default overlap_comm).
+    """
     gpu, kernels, d = hardware.gpu, layout.kernels, model.width
     # FlashAttention 2 needs Ampere; PyTorch's fused attention is slower before it.
-    attention_v1 = attention_v1 or gpu.generation < 8
+    attention_v1 = gpu.generation < 8
     tokens = layout.micro_batch * model.context
     blocks = model.layers * (12 * d * d if block_weights is None else block_weights)
     matmul_weights = blocks + model.vocab * d
@@ -146,11 +127,11 @@ def step_work(
         accumulation=layout.accumulation,
         nvlink_gbs=math.inf if alone else (gpu.nvlink_gbs or 0) / 2,
         pcie_gbs=0 if alone or gpu.nvlink_gbs else gpu.pcie_gbs,
-        internode_gbs=internode_gbs if hardware.nodes > 1 else math.inf,
+        internode_gbs=hardware.network_gbit / 8 if hardware.nodes > 1 else math.inf,
         step_bytes=step_bytes * (hardware.gpus - 1) / hardware.gpus,
         micro_bytes=micro_bytes * (hardware.gpus - 1) / hardware.gpus,
         hops=(hardware.gpus - 1) * _collectives(layout, model.layers),
-        overlaps=float(overlaps),
+        overlaps=float(layout.zero_stage == 3),
         slowest=math.sqrt(math.log(hardware.gpus)),
         optimizer_seconds=_optimizer_seconds(layout, hardware, trained),
     )

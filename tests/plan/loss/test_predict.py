@@ -21,14 +21,8 @@ from gpt2dist.plan.loss.law import (
     tokens_with_repeats,
 )
 from gpt2dist.plan.loss.offsets import dataset_offsets
-from gpt2dist.plan.loss.predict import (
-    OwnFit,
-    compute_optimal,
-    load_own_fit,
-    predict_loss,
-    save_own_fit,
-    tokens_for_loss,
-)
+from gpt2dist.plan.loss.own_fit import OwnFit, load_own_fit, save_own_fit
+from gpt2dist.plan.loss.predict import compute_optimal, predict_loss, tokens_for_loss
 
 FINEWEB = "hf:HuggingFaceFW/fineweb"
 EDU_10B = "hf:HuggingFaceFW/fineweb-edu:sample-10BT"

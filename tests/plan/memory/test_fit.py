@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from gpt2dist.config.schema import ModelConfig
-from gpt2dist.plan.arithmetic import parameters
+from gpt2dist.plan.arithmetic import GIB, parameters
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.fit import largest_micro_batch, memory, micro_batch_for
-from gpt2dist.plan.memory.terms import GIB, ByteCounts, activation_bytes, estimate
+from gpt2dist.plan.memory.terms import ByteCounts, activation_bytes, estimate
 from gpt2dist.plan.memory.training import training_counts
 
 SMALL = ModelConfig()
