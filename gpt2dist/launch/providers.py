@@ -20,8 +20,6 @@ class Provider:
     mounts_buckets: bool
     "SkyPilot can mount a bucket as a folder; elsewhere only copy one at launch."
     spot: bool
-    stops: bool
-    "A machine can be stopped and kept; elsewhere it can only be given back."
     credential_files: tuple[str, ...]
     "Any of them is enough."
     credential_variables: tuple[str, ...]
@@ -41,7 +39,6 @@ PROVIDERS = {
             name="lambda",
             mounts_buckets=True,
             spot=False,
-            stops=False,
             credential_files=("~/.lambda_cloud/lambda_keys",),
             credential_variables=(),
             login="mkdir -p ~/.lambda_cloud; echo 'api_key = KEY' > ~/.lambda_cloud/lambda_keys",
@@ -50,7 +47,6 @@ PROVIDERS = {
             name="runpod",
             mounts_buckets=False,
             spot=True,
-            stops=False,
             credential_files=("~/.runpod/config.toml",),
             credential_variables=(),
             login="runpod config",
@@ -59,7 +55,6 @@ PROVIDERS = {
             name="vast",
             mounts_buckets=False,
             spot=True,
-            stops=True,
             credential_files=("~/.config/vastai/vast_api_key",),
             credential_variables=(),
             login="vastai set api-key KEY",
@@ -68,7 +63,6 @@ PROVIDERS = {
             name="gcp",
             mounts_buckets=True,
             spot=True,
-            stops=True,
             credential_files=("~/.config/gcloud/application_default_credentials.json",),
             credential_variables=("GOOGLE_APPLICATION_CREDENTIALS",),
             login="gcloud auth application-default login",
@@ -77,7 +71,6 @@ PROVIDERS = {
             name="aws",
             mounts_buckets=True,
             spot=True,
-            stops=True,
             credential_files=("~/.aws/credentials", "~/.aws/config"),
             credential_variables=("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
             login="aws configure",

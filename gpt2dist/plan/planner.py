@@ -61,11 +61,11 @@ def offers_for(
     if own is not None and provider is None:
         return [own]
     asked = (hardware.name, hardware.gpus_per_node)
-    found = offers(*asked, nodes=hardware.nodes, spot=spot, provider=provider)
-    if found:
-        cheapest: dict[str, Offer | None] = {}
-        for offer in found:  # cheapest first
+    cheapest: dict[str, Offer | None] = {}
+    for offer in offers(*asked, spot=spot, provider=provider):  # cheapest first
+        if hardware.nodes == 1 or offer.multi_node:
             cheapest.setdefault(offer.planned_as, offer)
+    if cheapest:
         return list(cheapest.values())
     if provider is not None or spot:
         why = why_no_offer(*asked, hardware.nodes, spot=spot, provider=provider)

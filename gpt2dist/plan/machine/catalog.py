@@ -10,7 +10,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -50,22 +50,23 @@ class UnusableCatalog(Exception):
 
 @dataclass(frozen=True)
 class Listing:
+    """A machine of known cards at one place and price."""
+
     instance: str
     gpu: str
     gpus: int
     card: str
     "Key of the card that it holds, as the accelerator, the instance's name or its GPU text tell."
     region: str
+    spot: bool
+    usd_per_hour: float
     host_gib: float | None
     vcpus: float | None
-    usd_per_hour: float | None
-    usd_per_hour_spot: float | None
-    "None where it is not sold so."
 
 
 @dataclass(frozen=True)
 class Catalog:
-    machines: tuple[Listing, ...]
+    listings: tuple[Listing, ...]
     "The cheapest zone of each region."
     date: str
     "When SkyPilot wrote the file."
@@ -105,26 +106,32 @@ def read_catalog(path: Path, provider: str, modified_ns: int) -> Catalog:
             rows = [row for row in csv.DictReader(lines, header) if None not in row.values()]
             if provider == "gcp":
                 rows = list(_with_hosts(rows))
-            machines = [_machine(row) for row in rows if row["AcceleratorName"] in names]
-            machines = [machine for machine in machines if machine.card]
+            known = (row for row in rows if row["AcceleratorName"] in names)
+            listings = _cheapest_zones(listing for row in known for listing in _listings(row))
     except (OSError, ValueError, csv.Error) as error:
         raise UnusableCatalog(f"{path} cannot be read ({error})") from None
-    return Catalog(_cheapest_zones(machines), date.fromtimestamp(modified_ns / 1e9).isoformat())
+    return Catalog(listings, date.fromtimestamp(modified_ns / 1e9).isoformat())
 
 
-def _machine(row: Mapping[str, str]) -> Listing:
-    count = float(row["AcceleratorCount"])
-    return Listing(
-        instance=row["InstanceType"],
-        gpu=row["AcceleratorName"],
-        gpus=int(count) if count == int(count) else 0,
-        card=_card(row["AcceleratorName"], row["InstanceType"], row.get("GpuInfo") or "", count),
-        region=row["Region"],
-        host_gib=_number(row.get("MemoryGiB")),
-        vcpus=_number(row.get("vCPUs")),
-        usd_per_hour=_number(row["Price"]),
-        usd_per_hour_spot=_number(row["SpotPrice"]),
-    )
+def _listings(row: Mapping[str, str]) -> Iterator[Listing]:
+    """On demand and spot, as far as it is sold so; none for a share of a GPU or an unknown card."""
+    gpu, instance = row["AcceleratorName"], row["InstanceType"]
+    gpus = float(row["AcceleratorCount"])
+    card = _card(gpu, instance, row.get("GpuInfo") or "", gpus)
+    for spot, column in ((False, "Price"), (True, "SpotPrice")):
+        usd_per_hour = _number(row[column])
+        if usd_per_hour is not None and card and gpus.is_integer():
+            yield Listing(
+                instance=instance,
+                gpu=gpu,
+                gpus=int(gpus),
+                card=card,
+                region=row["Region"],
+                spot=spot,
+                usd_per_hour=usd_per_hour,
+                host_gib=_number(row.get("MemoryGiB")),
+                vcpus=_number(row.get("vCPUs")),
+            )
 
 
 def _number(text: str | None) -> float | None:
@@ -163,9 +170,8 @@ def _cards(name: str) -> tuple[Gpu, ...]:
     )
 
 
-def _with_hosts(rows: Iterable[dict[str, str]]) -> Iterable[dict[str, str]]:
+def _with_hosts(rows: Sequence[dict[str, str]]) -> Iterator[dict[str, str]]:
     """GCP's accelerator rows, each with the machine that must be rented around it."""
-    rows = list(rows)
     hosts: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
         if row["InstanceType"] and row["Price"]:
@@ -209,23 +215,10 @@ def _sum(accelerator: str, host: str) -> str:
     return "" if parts[0] is None or parts[1] is None else repr(parts[0] + parts[1])
 
 
-def _cheapest_zones(machines: Iterable[Listing]) -> tuple[Listing, ...]:
-    best: dict[tuple[str, str, int, str, str], Listing] = {}
-    for machine in machines:
-        if machine.gpus < 1:  # a share of a GPU
-            continue
-        key = (machine.instance, machine.gpu, machine.gpus, machine.card, machine.region)
-        known = best.get(key)
-        if known is None:
-            best[key] = machine
-        else:
-            best[key] = replace(
-                known,
-                usd_per_hour=_lower(known.usd_per_hour, machine.usd_per_hour),
-                usd_per_hour_spot=_lower(known.usd_per_hour_spot, machine.usd_per_hour_spot),
-            )
+def _cheapest_zones(listings: Iterable[Listing]) -> tuple[Listing, ...]:
+    best: dict[tuple[str | int, ...], Listing] = {}
+    for one in listings:
+        key = (one.instance, one.gpu, one.gpus, one.card, one.region, one.spot)
+        known = best.get(key, one)
+        best[key] = replace(known, usd_per_hour=min(known.usd_per_hour, one.usd_per_hour))
     return tuple(best.values())
-
-
-def _lower(one: float | None, other: float | None) -> float | None:
-    return min((price for price in (one, other) if price is not None), default=None)

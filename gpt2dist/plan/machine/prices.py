@@ -82,16 +82,15 @@ def offers(
     gpu: str | None = None,
     gpus: int | None = None,
     *,
-    nodes: int = 1,
     spot: bool | None = None,
     provider: str | None = None,
     table: Path | None = None,
 ) -> tuple[Offer, ...]:
     """Machines for rent, cheapest first; None leaves a choice open.
 
-    `gpu` is a card by any of its names, or a family (A100-80GB) for any of its cards. With several
-    `nodes` only providers that can join them. `table` is read instead of catalog and package
-    table; it has the columns of prices.csv. Raises BadInput on an unknown GPU or provider.
+    `gpu` is a card by any of its names, or a family (A100-80GB) for any of its cards. `table` is
+    read instead of catalog and package table; it has the columns of prices.csv. Raises BadInput on
+    an unknown GPU or provider.
     """
     places = (*PROVIDERS, *PLAN_ONLY)
     if provider is not None and provider not in places:
@@ -105,7 +104,6 @@ def offers(
         for offer in _offered(table)
         if (wanted is None or offer.planned_as in wanted)
         and (gpus is None or offer.gpus == gpus)
-        and (nodes == 1 or offer.multi_node)
         and (spot is None or offer.spot == spot)
         and (offer.provider == provider if provider else offer.provider not in PLAN_ONLY)
     ]
@@ -120,15 +118,16 @@ def why_no_offer(
     who = f"{provider} offers no" if provider else "no known provider offers a"
     several = f"{nodes} times" if nodes > 1 else ""
     line = f"{who} {'spot ' if spot else ''}machine with {gpus} x {gpu} {several}".rstrip()
-    if nodes > 1 and offers(gpu, gpus, spot=spot, provider=provider):
+    found = offers(gpu, spot=spot, provider=provider)
+    if nodes > 1 and any(offer.gpus == gpus for offer in found):
         return f"{line}; SkyPilot joins machines at {', '.join(sorted(MULTI_NODE))} only"
-    sizes = sorted({o.gpus for o in offers(gpu, nodes=nodes, spot=spot, provider=provider)})
+    sizes = sorted({offer.gpus for offer in found if nodes == 1 or offer.multi_node})
     if sizes:
         line += f"; there are machines of {', '.join(map(str, sizes))}"
-        more = gpus * nodes // sizes[-1]
-        joined = offers(gpu, sizes[-1], nodes=2, spot=spot, provider=provider)
-        if gpus > sizes[-1] and gpus % sizes[-1] == 0 and joined:
-            line += f"; on={gpu}:{sizes[-1]}x{more} takes several"
+        most = sizes[-1]
+        joined = any(offer.gpus == most and offer.multi_node for offer in found)
+        if gpus > most and gpus % most == 0 and joined:
+            line += f"; on={gpu}:{most}x{gpus * nodes // most} takes several"
     return line
 
 
@@ -170,30 +169,14 @@ def priced(provider: str, catalog: Catalog) -> list[Offer]:
     """The offers of a catalog; the card is named where the accelerator's name does not tell it."""
     source = f"SkyPilot catalog, file of {catalog.date}{_basis(provider)}"
     sold: dict[tuple[str, int], set[str]] = {}
-    for machine in catalog.machines:
-        sold.setdefault((machine.gpu, machine.gpus), set()).add(machine.card)
-    return [
-        Offer(
-            provider=provider,
-            instance=machine.instance,
-            gpu=machine.gpu,
-            gpus=machine.gpus,
-            region=machine.region,
-            spot=spot,
-            usd_per_hour=usd_per_hour,
-            source=source,
-            host_gib=machine.host_gib,
-            vcpus=machine.vcpus,
-            card="" if told else machine.card,
-        )
-        for machine in catalog.machines
-        for told in [sold[machine.gpu, machine.gpus] == {cards_named(machine.gpu)[0].key}]
-        for spot, usd_per_hour in (
-            (False, machine.usd_per_hour),
-            (True, machine.usd_per_hour_spot),
-        )
-        if usd_per_hour is not None
-    ]
+    for listing in catalog.listings:
+        sold.setdefault((listing.gpu, listing.gpus), set()).add(listing.card)
+    found = []
+    for listing in catalog.listings:
+        told = sold[listing.gpu, listing.gpus] == {cards_named(listing.gpu)[0].key}
+        named = replace(listing, card="" if told else listing.card)
+        found.append(Offer(provider=provider, source=source, **vars(named)))
+    return found
 
 
 def _basis(provider: str) -> str:

@@ -16,7 +16,7 @@ from gpt2dist.config.load import resolve
 from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.machine import prices
-from gpt2dist.plan.machine.hardware import all_gpus, gpu_named
+from gpt2dist.plan.machine.hardware import all_gpus, gpu_named, parse_on
 from gpt2dist.plan.machine.prices import (
     MULTI_NODE,
     PLAN_ONLY,
@@ -25,7 +25,7 @@ from gpt2dist.plan.machine.prices import (
     own_offer,
     why_no_offer,
 )
-from gpt2dist.plan.planner import plan_on
+from gpt2dist.plan.planner import offers_for, plan_on
 
 TABLE = Path(prices.__file__).with_name("prices.csv")
 
@@ -117,11 +117,13 @@ def test_a_card_costs_the_same_whatever_it_is_called():
 
 
 def test_several_machines_are_offered_only_where_they_can_be_joined():
-    for name in ("A100", "H100", "RTX4090"):
-        found = offers(name, nodes=2)
+    config = resolve("gpt2-124m")
+    for name in ("A100", "H100"):
+        found = offers_for(config, parse_on(f"{name}:8x2"))
         assert {offer.provider for offer in found} <= MULTI_NODE
-        assert set(found) == {offer for offer in offers(name) if offer.multi_node}
-    assert offers("RTX4090", nodes=2) == ()
+        able = [o for o in offers(name, 8, spot=False) if o.provider in MULTI_NODE]
+        assert {offer.planned_as for offer in found} == {offer.planned_as for offer in able}
+    assert offers_for(config, parse_on("RTX4090:4x2")) == [None]
     why = why_no_offer("RTX4090", 4, 2)
     assert why == (
         "no known provider offers a machine with 4 x RTX4090 2 times; "
