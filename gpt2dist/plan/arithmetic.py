@@ -22,15 +22,25 @@ def parameters(model: ModelConfig) -> int:
     return (model.vocab + model.context) * d + model.layers * block + 2 * d
 
 
+def block_matrices(model: ModelConfig) -> int:
+    """Numbers in the matrices of all blocks, 12 d^2 each."""
+    return 12 * model.layers * model.width**2
+
+
+def lora_parameters(model: ModelConfig, rank: int) -> int:
+    """Adapters beside qkv, both projections and the MLP's first matrix: r (in + out) each."""
+    d = model.width
+    return model.layers * rank * ((d + 3 * d) + (d + d) + (d + 4 * d) + (4 * d + d))
+
+
 def flops_per_token(model: ModelConfig) -> int:
     """Model FLOPs of one trained token, forward and backward, at full context.
 
     6 N_matmul + 12 L d T with N_matmul = 12 L d^2 + V d: PaLM (arXiv:2204.02311), appendix B, as
     nanoGPT counts. Attention is counted in full, not its causal half, as in published MFU.
     """
-    d = model.width
-    matmul = 12 * model.layers * d * d + model.vocab * d
-    return 6 * matmul + 12 * model.layers * d * model.context
+    matmul = block_matrices(model) + model.vocab * model.width
+    return 6 * matmul + 12 * model.layers * model.width * model.context
 
 
 @dataclass(frozen=True)

@@ -146,13 +146,12 @@ def solve(
     workers = 1 if single_process else _workers(config, device, gpus, cores)
     wanted = _wanted(config, machine, device, workers)
     sequences = _share(config, workers, device)
-    if device == "cpu":
-        micro = config.cluster.micro_batch or max(1, CPU_MICRO_TOKENS // config.model.context)
-        wanted = layout = _cut(wanted, sequences, _divisor(config, sequences, micro))
-        measures: tuple[Measure, ...] = ()
-        fits = True
-    else:
+    if device == "cuda":
         wanted, layout, measures, fits = _fit(config, wanted, machine, sequences)
+    else:
+        micro = config.cluster.micro_batch or max(1, CPU_MICRO_TOKENS // config.model.context)
+        wanted = _cut(wanted, sequences, _divisor(config, sequences, micro))
+        layout, measures, fits = wanted, (), True
     threads = max(1, cores // workers)
     placement = Placement(
         device=device,
@@ -253,32 +252,30 @@ def _fit(
     config: Config, wanted: Layout, machine: Machine, sequences: int
 ) -> tuple[Layout, Layout, tuple[Measure, ...], bool]:
     """The layout as configured and as it fits, the measures between them, and whether none is."""
-    model, asked = config.model, config.cluster.micro_batch
-    if asked is not None:
-        wanted = _cut(wanted, sequences, _divisor(config, sequences, asked))
-        if memory(model, wanted).peak_gib <= (machine.gpu_gib or 0.0):
-            return wanted, wanted, (), True
+    model, asked, free_gib = config.model, config.cluster.micro_batch, machine.usable_gib
+    if asked is None:
+        wanted = _largest(config, wanted, machine, sequences)
     else:
-        solved = _largest(config, wanted, machine, sequences)
-        if solved is not None:
-            return solved, solved, (), True
-        wanted = _cut(wanted, sequences, 1)
+        wanted = _cut(wanted, sequences, _divisor(config, sequences, asked))
+        free_gib = machine.gpu_gib or 0.0
+    if memory(model, wanted).peak_gib <= free_gib:
+        return wanted, wanted, (), True
     found = measures_to_fit(model, wanted, machine.usable_gib, sequences, machine.host_gib)
     if found is None:
         return wanted, wanted, (), False
     layout, measures = found
     if asked is None:
-        layout = _largest(config, layout, machine, sequences) or layout
+        layout = _largest(config, layout, machine, sequences)
     return wanted, layout, measures, False
 
 
-def _largest(config: Config, layout: Layout, machine: Machine, sequences: int) -> Layout | None:
-    """With the largest micro-batch that is still worth its memory; None when not even 1 fits."""
+def _largest(config: Config, layout: Layout, machine: Machine, sequences: int) -> Layout:
+    """With the largest micro-batch that is still worth its memory; 1 when not even that fits."""
     steady = max(1, STEADY_MICRO_TOKENS // config.model.context)
     micro = micro_batch_for(config.model, layout, machine.usable_gib, sequences)
     while micro > steady and micro % 2 == 0:
         micro //= 2
-    return _cut(layout, sequences, micro) if micro else None
+    return _cut(layout, sequences, max(1, micro))
 
 
 def _cut(layout: Layout, sequences: int, micro_batch: int) -> Layout:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpt2dist.config.schema import ModelConfig
+from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.terms import Memory, estimate
-from gpt2dist.plan.memory.training import held_parameters, trained_parameters, training_counts
+from gpt2dist.plan.memory.training import trained_parameters, training_counts
 
 HEADROOM = 0.08
 """Share of the memory to leave free when a micro-batch is chosen: 9 in 10 published runs that the
@@ -16,13 +17,9 @@ formulas had not seen lie within it (docs/planner-memory.md)."""
 
 def memory(model: ModelConfig, layout: Layout) -> Memory:
     """One GPU's memory at its peak, term by term."""
-    return estimate(
-        model,
-        layout,
-        training_counts(model, layout),
-        held_parameters(model, layout),
-        trained_parameters(model, layout),
-    )
+    trained, all_weights = trained_parameters(model, layout), parameters(model)
+    held = all_weights if layout.lora_rank is None else all_weights + trained
+    return estimate(model, layout, training_counts(model, layout), held, trained)
 
 
 def largest_micro_batch(model: ModelConfig, layout: Layout, free_gib: float, limit: int) -> int:

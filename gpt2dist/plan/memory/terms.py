@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpt2dist.config.schema import ModelConfig
-from gpt2dist.plan.arithmetic import GIB
+from gpt2dist.plan.arithmetic import GIB, block_matrices
 from gpt2dist.plan.layout import Layout
 
 
@@ -122,11 +122,6 @@ def estimate(
         overhead_gib=counts.context_gib + counts.fragmentation * (activations + logits) / GIB,
         host_gib=counts.host * layout.gpus_per_node / GIB,
     )
-
-
-def block_matrices(model: ModelConfig) -> int:
-    """Numbers in the matrices of all blocks, 12 d^2 each."""
-    return 12 * model.layers * model.width**2
 
 
 def activation_bytes(model: ModelConfig, layout: Layout, counts: ByteCounts) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpt2dist.config.schema import ModelConfig
-from gpt2dist.plan.arithmetic import parameters
+from gpt2dist.plan.arithmetic import lora_parameters, parameters
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.memory.terms import ByteCounts
 
@@ -38,21 +38,10 @@ ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)
 paper, arXiv:2110.02861, would save 0.03 bytes)."""
 
 
-def lora_parameters(model: ModelConfig, rank: int) -> int:
-    """Adapters beside qkv, both projections and the MLP's first matrix: r (in + out) each."""
-    d = model.width
-    return model.layers * rank * ((d + 3 * d) + (d + d) + (d + 4 * d) + (4 * d + d))
-
-
 def trained_parameters(model: ModelConfig, layout: Layout) -> int:
     if layout.lora_rank is None:
         return parameters(model)
     return lora_parameters(model, layout.lora_rank)
-
-
-def held_parameters(model: ModelConfig, layout: Layout) -> int:
-    adapters = 0 if layout.lora_rank is None else lora_parameters(model, layout.lora_rank)
-    return parameters(model) + adapters
 
 
 def training_counts(model: ModelConfig, layout: Layout) -> ByteCounts:

@@ -32,6 +32,11 @@ class Probe:
     measured_at: str
     "Date, ISO 8601."
 
+    @property
+    def of(self) -> tuple[str, str, ModelConfig, bool]:
+        """What was measured: the last probe of it counts."""
+        return self.device, self.precision, self.model, self.recompute
+
     def tokens_per_s(self, accumulation: int) -> float:
         """At `accumulation` micro-batches to the optimizer step."""
         return accumulation * self.tokens_per_micro_batch / self.step_seconds(accumulation)
@@ -42,13 +47,9 @@ class Probe:
 
 def probe_of(config: Config, device: str, precision: str) -> Probe | None:
     """The last probe of this model on this device, from the config's runs folder; None without."""
-    found = [
-        probe
-        for probe in read_probes(Path(config.paths.runs) / PROBES_FILE)
-        if (probe.device, probe.precision) == (device, precision)
-        and (probe.model, probe.recompute) == (config.model, config.cluster.recompute)
-    ]
-    return found[-1] if found else None
+    of = (device, precision, config.model, config.cluster.recompute)
+    probes = read_probes(Path(config.paths.runs) / PROBES_FILE)
+    return next((probe for probe in reversed(probes) if probe.of == of), None)
 
 
 def read_probes(path: Path) -> list[Probe]:
@@ -66,11 +67,6 @@ def read_probes(path: Path) -> list[Probe]:
 
 def save_probe(path: Path, probe: Probe) -> None:
     """Adds a probe; one of the same device, precision and model takes the old one's place."""
-    key = (probe.device, probe.precision, probe.model, probe.recompute)
-    others = [
-        old
-        for old in read_probes(path)
-        if (old.device, old.precision, old.model, old.recompute) != key
-    ]
+    others = [old for old in read_probes(path) if old.of != probe.of]
     entries = [asdict(entry) for entry in (*others, probe)]
     write_atomically(path, json.dumps(entries, indent=1) + "\n")

@@ -14,7 +14,12 @@ from importlib.resources import files
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.errors import BadInput
-from gpt2dist.plan.arithmetic import flops_per_token, parameters
+from gpt2dist.plan.arithmetic import (
+    block_matrices,
+    flops_per_token,
+    lora_parameters,
+    parameters,
+)
 from gpt2dist.plan.layout import Layout
 from gpt2dist.plan.machine.hardware import Gpu, Hardware, gpu_named
 from gpt2dist.plan.speed.roofline import Constants, Work, step_seconds
@@ -67,7 +72,7 @@ def predict(model: ModelConfig, hardware: Hardware, layout: Layout) -> Throughpu
     tokens = layout.micro_batch * layout.accumulation * model.context * hardware.gpus
     flops = flops_per_token(model)
     if layout.lora_rank is not None:
-        flops -= 2 * _matmul_weights(model)
+        flops -= 2 * (block_matrices(model) + model.vocab * model.width)
     return Throughput(
         tokens_per_s=tokens / seconds,
         low=tokens / seconds * low,
@@ -88,7 +93,7 @@ def step_work(
     # FlashAttention 2 needs Ampere; PyTorch's fused attention is slower before it.
     attention_v1 = gpu.generation < 8
     tokens = layout.micro_batch * model.context
-    blocks = model.layers * (12 * d * d if block_weights is None else block_weights)
+    blocks = block_matrices(model) if block_weights is None else model.layers * block_weights
     matmul_weights = blocks + model.vocab * d
     word = 2 if layout.precision == "fp32" else 1
 
@@ -104,8 +109,7 @@ def step_work(
 
     trained = matmul_weights + model.context * d
     if layout.lora_rank is not None:
-        # Rank times inputs plus outputs: qkv 4 d, projection 2 d, the MLP's two 5 d each.
-        trained = layout.lora_rank * 16 * d * model.layers
+        trained = lora_parameters(model, layout.lora_rank)
     sends = hardware.gpus > 1
     step_bytes, micro_bytes = _sent_bytes(layout, trained, parameters(model)) if sends else (0, 0)
     alone = hardware.gpus_per_node == 1
@@ -159,10 +163,6 @@ def fitted() -> tuple[Constants, float, float]:
         values = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
     low, high = values.pop("low"), values.pop("high")
     return Constants(**values), low, high
-
-
-def _matmul_weights(model: ModelConfig) -> int:
-    return model.layers * 12 * model.width**2 + model.vocab * model.width
 
 
 def _peak_flops(gpu: Gpu, precision: str) -> float:

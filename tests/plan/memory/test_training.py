@@ -8,8 +8,9 @@ import torch
 
 from gpt2dist.config.schema import ModelConfig
 from gpt2dist.model.gpt2 import GPT2
+from gpt2dist.plan.arithmetic import block_matrices
 from gpt2dist.plan.layout import Layout
-from gpt2dist.plan.memory.terms import activation_bytes, block_matrices
+from gpt2dist.plan.memory.terms import activation_bytes
 from gpt2dist.plan.memory.training import training_counts
 
 BATCH = 2
