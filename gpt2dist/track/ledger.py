@@ -141,8 +141,11 @@ class Account:
         this one's bill. Of several machines any may hold rank 0, whose name the account has.
         """
         here = (None, socket.gethostname())  # attempts of early versions name no host
-        rented = [a for a in self.attempts if a.price_source == "environment"]
-        seen = [a.last_seen_at for a in rented if a.machines > 1 or a.host in here]
+        seen = [
+            a.last_seen_at
+            for a in self.attempts
+            if a.host in here or (a.machines > 1 and a.price_source == "environment")
+        ]
         return max(seen, default=0.0)
 
     @property
