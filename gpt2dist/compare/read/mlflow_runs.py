@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from gpt2dist.compare.read.run_record import OWN_MACHINE, PREDICTED, Run, make_run, summary_of_rows
+from gpt2dist.compare.read.run_record import Run, make_run, summary_of_rows
 from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
+from gpt2dist.track.ledger import OWN_MACHINE
 from gpt2dist.track.mlflow_read import StoredRun, stored_runs
+from gpt2dist.track.summary import PREDICTED
 
 METRICS = ("tokens", "val_loss", "seconds", "usd", "tokens_per_s", "mfu", "gpu_peak_gib")
 "Those whose whole history is read."
@@ -64,20 +65,13 @@ def _ended(stored: StoredRun, config: Config) -> str:
 
 
 def _config(stored: StoredRun) -> Config:
-    """The typed config of params such as `optim.peak_lr`: MLflow keeps them all as text."""
+    """The typed config of params such as `optim.peak_lr`: MLflow keeps them all as text.
+
+    None is the default of every key that may be None.
+    """
     tree: dict[str, Any] = {"recipe": stored.params.get("recipe", "custom")}
     for key, value in stored.params.items():
         section, _, name = key.partition(".")
-        if section in SECTIONS and name:
-            tree.setdefault(section, {})[name] = None if value == "None" else value
-    return from_record(_without_none(tree), f"MLflow run {stored.name}")
-
-
-def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """None is the default of every key that may be None."""
-    return {
-        key: {name: entry for name, entry in value.items() if entry is not None}
-        if isinstance(value, dict)
-        else value
-        for key, value in tree.items()
-    }
+        if section in SECTIONS and name and value != "None":
+            tree.setdefault(section, {})[name] = value
+    return from_record(tree, f"MLflow run {stored.name}")
