@@ -130,12 +130,13 @@ def task_tree(
     name: str, nodes: int, rentals: Sequence[Rental], envs: Mapping[str, str | None], run: str
 ) -> Tree:
     """What every task has in common: it is given back when idle, and installs itself once."""
+    machines = [rental.resources() for rental in rentals]
     return {
         "name": name,
         "workdir": ".",
         "num_nodes": nodes,
         "resources": {
-            **choices([rental.resources() for rental in rentals]),
+            **(machines[0] if len(machines) == 1 else {"any_of": machines}),
             "disk_size": DISK_GIB,
             # Not `jobs_and_ssh`, the default: a forgotten terminal would keep the bill running.
             "autostop": {"idle_minutes": int(IDLE_MINUTES), "down": True, "wait_for": "jobs"},
@@ -145,11 +146,6 @@ def task_tree(
         "setup": SETUP,
         "run": run,
     }
-
-
-def choices(resources: Sequence[Tree]) -> Tree:
-    """One kind of machine plainly, several as SkyPilot's any_of."""
-    return dict(resources[0]) if len(resources) == 1 else {"any_of": list(resources)}
 
 
 def amounts(rentals: Sequence[Rental], dollars: Sequence[float]) -> str:

@@ -35,6 +35,7 @@ def _run(stored: StoredRun) -> Run:
     if stored.tags.get("price_source", OWN_MACHINE if not usd else "") == OWN_MACHINE:
         usd = None
     workers = int(stored.tags["workers"]) if "workers" in stored.tags else None
+    seconds = last.get("total_seconds", last.get("seconds"))
     summary: dict[str, Any] = {
         **summary_of_rows(stored.name, config.recipe, stored.rows),
         "where": stored.run_id,
@@ -43,12 +44,11 @@ def _run(stored: StoredRun) -> Run:
         "ended": _ended(stored, config),
         "device": stored.tags.get("device"),
         "workers": workers,
-        "seconds": last.get("total_seconds", last.get("seconds")),
+        "seconds": seconds,
+        "gpu_hours": None if seconds is None or workers is None else seconds / 3600 * workers,
         "val_tokens_per_byte": _number(stored.tags.get("val_tokens_per_byte")),
         "predicted": {name: last.get(f"predicted_{name}") for name in PREDICTED},
     }
-    hours = None if summary["seconds"] is None else summary["seconds"] / 3600
-    summary["gpu_hours"] = hours * workers if hours is not None and workers is not None else None
     return make_run(config, summary, stored.rows)
 
 

@@ -194,12 +194,10 @@ def _decoding(place: str) -> Iterator[None]:
             f"{place} is not UTF-8 text (byte {error.object[error.start]:#04x}); "
             "convert it, for example with iconv"
         ) from None
-    except (EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise BadInput(f"{place} cannot be read ({error.strerror})") from None
         raise BadInput(f"{place} is damaged ({first_line(error)})") from None
-    except OSError as error:
-        if error.errno is None:  # gzip.BadGzipFile and pyarrow say no more
-            raise BadInput(f"{place} is damaged ({first_line(error)})") from None
-        raise BadInput(f"{place} cannot be read ({error.strerror})") from None
 
 
 def _split_documents(file: io.TextIOWrapper) -> Iterator[str]:
