@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -29,12 +29,10 @@ class Amounts:
     tokens: float = 0.0
 
     @classmethod
-    def spent(cls, account: Account | None, share: float = 1.0, tokens: float = 0.0) -> Amounts:
-        """By all attempts of a ledger up to the last heartbeat, on `share` of its machines."""
-        if account is None:
-            return cls()
-        machine_seconds = sum(a.seconds * a.machines for a in account.attempts)
-        return cls(account.usd, machine_seconds * share / 3600, tokens)
+    def spent(cls, attempts: Sequence[Attempt], share: float = 1.0) -> Amounts:
+        """By attempts of a ledger up to the last heartbeat, on `share` of their machines."""
+        machine_seconds = sum(a.seconds * a.machines for a in attempts)
+        return cls(sum(a.usd for a in attempts), machine_seconds * share / 3600)
 
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(*(a + b for a, b in zip(astuple(self), astuple(other))))
@@ -105,4 +103,9 @@ class SweepLedger:
 
     @property
     def amounts(self) -> Amounts:
-        return Amounts.spent(self._account)
+        return Amounts.spent(self._account.attempts if self._account else ())
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether a trial's attempt began on machines that this ledger pays."""
+        known = self._account.attempts if self._account else ()
+        return any(own.started_at <= attempt.started_at <= own.last_seen_at for own in known)

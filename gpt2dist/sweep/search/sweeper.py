@@ -75,7 +75,7 @@ class Sweeper:
             total = Amounts()
             for record in self._records:
                 total += record.spent(self.share.part)
-            return total + self._overhead(total)
+            return total + self._overhead()
 
     @property
     def is_spent(self) -> bool:
@@ -182,13 +182,12 @@ class Sweeper:
     def _grant(self, record: TrialRecord, slots: int) -> Amounts | None:
         """What a trial may have spent in the end, or None when too little is free."""
         part, own = self.share.part, record.spent(self.share.part)
-        used = spent_by_all = own
+        used = own
         for other in self._records:
             if other is not record:
                 spent = other.spent(part)
-                spent_by_all += spent
                 used += spent if other.granted is None else spent.at_least(other.granted)
-        free = self._limits.without(used + self._overhead(spent_by_all))
+        free = self._limits.without(used + self._overhead())
         more = grant(free, self._need(record), slots)
         return None if more is None else own + more
 
@@ -210,8 +209,11 @@ class Sweeper:
         seconds = self._least_seconds() if seconds is None else seconds * MARGIN
         return self.share.cost(seconds, left)
 
-    def _overhead(self, spent_by_trials: Amounts) -> Amounts:
-        return self.ledger.amounts.without(spent_by_trials).at_least(Amounts())
+    def _overhead(self) -> Amounts:
+        """What rented machines cost beside the trials on them, not beside those elsewhere."""
+        there = [a for r in self._records for a in r.attempts if self.ledger.holds(a)]
+        by_trials = Amounts.spent(there, self.share.part)
+        return self.ledger.amounts.without(by_trials).at_least(Amounts())
 
     def _least_seconds(self) -> float:
         """Of a start, while no trial has come to its first row."""

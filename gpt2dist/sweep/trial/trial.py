@@ -18,7 +18,7 @@ from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.run_files import DRIVER_LOCK, LEDGER_FILE, ROWS_FILE, Tail
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep, Values, point_text, short_names, value_text
-from gpt2dist.track.ledger import Account
+from gpt2dist.track.ledger import Account, Attempt
 from gpt2dist.track.summary import read_summary
 
 NAME_CHARACTERS = 90
@@ -152,10 +152,14 @@ class TrialRecord:
         flops = (last["tokens"] - first["tokens"]) * flops_per_token(self.trial.config.model)
         return first["seconds"], max(0.0, last["seconds"] - first["seconds"]) / flops
 
+    @property
+    def attempts(self) -> list[Attempt]:
+        path = self.folder / LEDGER_FILE
+        return Account.read(path).attempts if path.exists() else []
+
     def spent(self, part: float) -> Amounts:
         """Over all attempts, up to the last heartbeat; the trial has `part` of its machines."""
-        path = self.folder / LEDGER_FILE
-        return Amounts.spent(Account.read(path) if path.exists() else None, part, self.tokens)
+        return Amounts.spent(self.attempts, part) + Amounts(tokens=self.tokens)
 
     def objectives(self) -> dict[str, float] | None:
         """What it came to by each objective of the sweep; None while one is unknown."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import asdict
 
 import pytest
 
 from gpt2dist.config.schema import ClusterConfig
+from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.cost.estimate import Estimate, MachineShare, Pricing
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
+from gpt2dist.track.ledger import Attempt
 from tests.sweep.sweeping import sweep_of
 
 
@@ -45,3 +49,22 @@ def test_machines_that_cost_the_whole_budget_end_the_sweep(tmp_path):
     sweeper = sweeper_of(sweep)
     sweeper.ledger.open(ClusterConfig(), 1, rented_for(51))
     assert sweeper.is_spent
+
+
+def test_trials_on_a_machine_of_ones_own_pay_nothing_of_the_rented_one(tmp_path):
+    """$20 were spent at home; then 10 s of setup there, and 15 s of a trial within 30 s."""
+    sweep = sweep_of(tmp_path, budget={"usd": 500.0}, at_once=1)
+    sweeper = sweeper_of(sweep, 25 / 3600)
+    process = sweeper.next()
+    assert isinstance(process, TrialProcess)
+    folder = sweeper.records[0].folder
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    at_home = Attempt("a", now - 400, now - 380, 1, 3600.0, "config", "desk")
+    there = Attempt("b", now - 20, now - 5, 1, 3600.0, "config", "rented")
+    for attempts, usd in (([at_home], 20 + 30), ([at_home, there], 20 + 30)):
+        records = {"attempts": [asdict(attempt) for attempt in attempts]}
+        (folder / "ledger.json").write_text(json.dumps(records))
+        if sweeper.ledger.amounts == Amounts():
+            sweeper.ledger.open(ClusterConfig(), 1, rented_for(30))
+        assert sweeper.spent().usd == pytest.approx(usd, abs=3)
