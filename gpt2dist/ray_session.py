@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2dist.errors import RunFailure
@@ -29,8 +30,8 @@ _OWN_CLUSTER_ENVIRONMENT = {
     # One process less to start: a Ray of our own on one machine never announces a preemption.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-LEAST_CPUS = 4
-"With two, the data tasks beside the workers never got one."
+LEAST_CPUS, CPUS_PER_GPU = 4, 2
+"With two in all, the data tasks beside the workers never got one; each rank has its own."
 
 
 def start_ray(importing: str | None = None) -> bool:
@@ -40,6 +41,7 @@ def start_ray(importing: str | None = None) -> bool:
     mostly waits: meanwhile the module `importing`, which takes seconds, is imported.
     """
     address = os.environ.get("RAY_ADDRESS")
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))  # torch, which knows, takes seconds
     for name, value in (_ENVIRONMENT | ({} if address else _OWN_CLUSTER_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -50,7 +52,7 @@ def start_ray(importing: str | None = None) -> bool:
             return False
         where = {"address": address} if address else {
             "address": "local",
-            "num_cpus": max(LEAST_CPUS, usable_cores()),
+            "num_cpus": max(LEAST_CPUS, usable_cores(), CPUS_PER_GPU * gpus),
             "include_dashboard": False,
         }  # fmt: skip
         if importing and not address:

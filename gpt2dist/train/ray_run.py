@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,11 @@ def connect() -> RayCluster:
         if gpus and not machine.gpus:
             probe = ray.remote(num_gpus=1, num_cpus=0)(probe_machine)
             machine = ray.get(probe.remote())
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # A task sees only the GPUs that it was given.
+        machine = replace(machine, gpus=max(int(node.get("GPU", 0)) for node in alive))
         # A node may offer more CPUs than it has cores, so that data tasks are admitted.
-        machines = sum(node["Alive"] for node in ray.nodes())
-        cores = min(int(resources.get("CPU", 1)), machines * machine.cpu_cores)
+        cores = min(int(resources.get("CPU", 1)), len(alive) * machine.cpu_cores)
         return RayCluster(machine, gpus, cores)
 
 
