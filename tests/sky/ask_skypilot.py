@@ -56,7 +56,7 @@ def capabilities(clouds: list) -> dict:
     import sky
     from sky import exceptions
 
-    asked = (Feature.MULTI_NODE, Feature.STORAGE_MOUNTING, Feature.SPOT_INSTANCE, Feature.STOP)
+    asked = (Feature.MULTI_NODE, Feature.STORAGE_MOUNTING, Feature.SPOT_INSTANCE)
     answer: dict = {}
     for name, cloud in zip(PROVIDERS, clouds):
         resources = sky.Resources(infra=name)

@@ -198,7 +198,6 @@ def test_our_table_of_capabilities_is_skypilots(answers):
                 ("MULTI_NODE", each.multi_node),
                 ("STORAGE_MOUNTING", each.mounts_buckets),
                 ("SPOT_INSTANCE", each.spot),
-                ("STOP", each.stops),
             )
             if has
         }
