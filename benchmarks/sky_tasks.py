@@ -22,6 +22,7 @@ from gpt2dist.launch.task import (
     amounts,
     plan_comment,
     render,
+    run_envs,
     task_tree,
     train_tree,
 )
@@ -174,16 +175,11 @@ def training_file(name: str, training: Training) -> str:
     settings = {word for plan in priced for word in plan.settings(priced=False) if plan.measures}
     kept = [Reserve.of(plan, bucket=True) for plan in priced]
     reserve = Reserve(max(r.grace_s for r in kept), max(r.upload_s for r in kept))
-    tree = train_tree(
-        name=name.replace("_", "-"),
-        rentals=rentals,
-        nodes=priced[0].nodes,
-        recipe=training.recipe,
-        run=run_name(resolve(training.recipe)),
-        budget_usd=[math.ceil(HEADROOM * default_budget_usd(plan, reserve)) for plan in priced],
-        reserve=reserve,
-        overrides=sorted(settings),
-    )
+    run = run_name(resolve(training.recipe))
+    budgets_usd = [math.ceil(HEADROOM * default_budget_usd(plan, reserve)) for plan in priced]
+    told = run_envs(run, sorted(settings), rentals, budgets_usd, reserve)
+    envs = {"RECIPE": training.recipe, **told, "BUCKET": "", "DATA": ""}
+    tree = train_tree(name.replace("_", "-"), priced[0].nodes, rentals, envs)
     usage = USAGE
     if training.spot:
         _carry_on_from_bucket(tree)

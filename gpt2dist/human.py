@@ -54,6 +54,15 @@ def parse_count(text: str) -> int:
     return int(value)
 
 
+def finite_number(text: str) -> float | None:
+    """The number that a text is; None for any other text, for infinity and for NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def usd(dollars: float) -> str:
     """`$1,234.50`, `$0.42`; below ten cents two digits that say something: `$0.0042`."""
     if 0 < dollars < 0.0995:

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "plan/speed/probes": "train/test_probe.py",
     "sweep": "sweep/test_run.py",
     "track": "track/test_mlflow_log.py",
+    "track/drawing": "track/test_curve.py",
     "track/mlflow_read": "compare/read/test_mlflow_runs.py",
     "track/versions": "track/test_summary.py",
     "train": "train/test_driver.py",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpt2dist.human import columns, human_count, human_duration, parse_count, usd
+from gpt2dist.human import columns, finite_number, human_count, human_duration, parse_count, usd
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,12 @@ def test_what_is_shown_can_be_typed(count):
 def test_what_is_no_whole_count_is_refused(written):
     with pytest.raises(ValueError, match="is no "):
         parse_count(written)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1.39", 1.39), ("-2", -2.0), ("1e3", 1000.0), ("inf", None), ("nan", None), ("", None),
+     ("cheap", None)],
+)  # fmt: skip
+def test_a_number_is_finite_or_none(text, number):
+    assert finite_number(text) == number

@@ -55,15 +55,8 @@ def compare(request: CompareRequest, say: Callable[[str], None]) -> int:
 
 def read_runs(request: CompareRequest) -> list[Run]:
     """The runs that a request names, from folders or from MLflow."""
-    asked = [
-        name
-        for name, given in (
-            ("RUN", request.runs),
-            ("--experiment", request.experiment),
-            ("--sweep", request.sweep),
-        )
-        if given
-    ]
+    ways = {"RUN": request.runs, "--experiment": request.experiment, "--sweep": request.sweep}
+    asked = [way for way, given in ways.items() if given]
     if len(asked) > 1:
         raise BadInput(f"{' and '.join(asked)} name runs in different ways; give one of them")
     runs_dir = Path(request.runs_dir)

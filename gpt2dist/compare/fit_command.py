@@ -59,14 +59,11 @@ def _describe(found: ScalingFit, source: str) -> list[str]:
         params, tokens = compute_optimal(flops, source, own_fit=own)
         best = f"{human_count(params)} parameters, {human_count(tokens)} tokens"
         lines.append(f"  {flops:.0e} FLOPs are best spent on {best}")
-    loose = [name for name in ("alpha", "beta") if _ratio(found.intervals[name]) > LOOSE_RATIO]
+    ratios = {name: high / low for name, (low, high) in found.intervals.items()}
+    loose = [name for name in ("alpha", "beta") if ratios[name] > LOOSE_RATIO]
     if loose:
         lines.append(
             f"{' and '.join(loose)} hardly determined: trust the law between these runs, not "
             "beyond them; more sizes and lengths further apart would help"
         )
     return [*lines, *(f"doubtful: {doubt}" for doubt in found.doubts)]
-
-
-def _ratio(interval: tuple[float, float]) -> float:
-    return interval[1] / interval[0]

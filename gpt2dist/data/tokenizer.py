@@ -95,8 +95,7 @@ class Gpt2Tokenizer(Tokenizer):
         try:
             return [encode(piece, disallowed_special=()) for piece in pieces(text)]
         except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows; as tiktoken does
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            return [encode(piece, disallowed_special=()) for piece in pieces(text)]
+            return self._arrays(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 class ByteTokenizer(Tokenizer):

@@ -11,9 +11,11 @@ Everything between the run's own stop and the end of the bill is reserved, at fu
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpt2dist.errors import BadInput
+from gpt2dist.human import finite_number
 from gpt2dist.plan.machine.costs import IDLE_MINUTES, checkpoint_seconds
 from gpt2dist.plan.plan_record import Plan
 
@@ -122,12 +124,9 @@ def amount_at(name: str, text: str, cloud: str | None) -> float:
     for word in text.split():
         provider, equals, dollars = word.rpartition("=")
         table[provider.lower() if equals else ""] = dollars
-    found = table.get("", table.get((cloud or "").lower(), "nan"))
-    try:
-        amount = float(found)
-    except ValueError:
-        amount = math.nan
-    if not (math.isfinite(amount) and amount >= 0):
+    found = table.get("", table.get((cloud or "").lower(), ""))
+    amount = finite_number(found)
+    if amount is None or amount < 0:
         raise BadInput(
             f"{name}={text!r} says no amount for {cloud or 'this machine'}; "
             f"set dollars, as in --env {name}=1.39"
@@ -135,16 +134,12 @@ def amount_at(name: str, text: str, cloud: str | None) -> float:
     return amount
 
 
-def billed_since(booted_at: float, accounted_until: float | None) -> float:
-    """Unix time from which this machine's bill is not yet in anybody's account."""
-    return max(booted_at, accounted_until or 0.0)
-
-
 def spent_now(
-    past_usd: float, last_seen_at: float, billed_from: float, now: float, usd_per_hour: float
+    past_usd: float, accounted: Iterable[float], now: float, usd_per_hour: float
 ) -> float:
-    """Past attempts, and the present machines since they are billed or were last accounted for.
+    """Past attempts, and the present machines since the last of the Unix times `accounted`.
 
-    `last_seen_at`: the run's last sign of life on these machines; time up to it is in past_usd.
+    Those are the boot, the end of what other runs took of the bill, and the run's last sign of
+    life on these machines: time up to it is in past_usd.
     """
-    return past_usd + max(0.0, now - max(billed_from, last_seen_at)) * usd_per_hour / 3600
+    return past_usd + max(0.0, now - max(accounted)) * usd_per_hour / 3600

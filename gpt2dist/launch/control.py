@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput
 from gpt2dist.launch.record import LaunchRecord, names, read_record
-from gpt2dist.launch.sky_command import ask, call, fetch_runs, find_sky
+from gpt2dist.launch.sky_command import ask, call, fetch_runs, find_sky, give_back
 
 
 def status(runs: Path = Path("runs")) -> str:
@@ -52,10 +52,5 @@ def stop(name: str, runs: Path = Path("runs"), say: Callable[[str], None] = prin
         if record.bucket is None and fetch_runs(name, runs):
             say("note     the run could not be copied here first")
         words = ["down", "--yes", name]
-    code = call(sky, words)
-    if code:
-        raise RunFailure(
-            f"`sky {' '.join(words)}` failed with {code}: the machine may still be billed; look at "
-            f"`sky status --refresh` and at the console of {record.provider}"
-        )
+    give_back(sky, words, record.provider)
     return 0

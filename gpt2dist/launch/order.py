@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,16 @@ from gpt2dist.human import human_duration, usd
 from gpt2dist.launch.allowance import Allowance, Reserve
 from gpt2dist.launch.record import FOLDER, LaunchRecord
 from gpt2dist.launch.target import Target, settle
-from gpt2dist.launch.task import MOUNT, SECRETS, Rental, plan_comment, render, train_tree
+from gpt2dist.launch.task import (
+    MOUNT,
+    SECRETS,
+    Rental,
+    Tree,
+    plan_comment,
+    render,
+    run_envs,
+    train_tree,
+)
 from gpt2dist.plan.describe import as_json
 from gpt2dist.plan.machine.prices import Offer
 from gpt2dist.plan.plan_record import Plan
@@ -112,50 +120,33 @@ class Order:
     def task_text(self) -> str:
         """The task as YAML, whole or the task file that was named narrowed to this machine."""
         request, target, plan = self.request, self.target, self.plan
-        rental = Rental.of(self.offer)
+        rental, run = Rental.of(self.offer), run_name(target.config)
         settings = plan.settings(target.recipe, priced=False)  # the price goes as USD_PER_HOUR
+        envs = run_envs(run, settings, [rental], [self.budget_usd], self.reserve)
         if target.tree is not None:
-            envs = self._envs(rental, settings)
+            envs |= self._storage(target.tree)
             tree = settle({**target.tree, "name": self.name}, rental.resources(), envs)
-            return render(
-                tree, [f"# {request.target}, launched by `gpt2dist launch`.", plan_comment(plan)]
-            )
-        tree = train_tree(
-            name=self.name,
-            rentals=[rental],
-            nodes=plan.nodes,
-            recipe=target.recipe,
-            run=run_name(plan.config),
-            budget_usd=[self.budget_usd],
-            reserve=self.reserve,
-            overrides=settings,
-            bucket=request.bucket,
-            data=request.data,
-        )
-        return render(tree, [f"# {plan.recipe}, written by `gpt2dist launch`.", plan_comment(plan)])
+            how = f"{request.target}, launched"
+        else:
+            storage = {"BUCKET": request.bucket or "", "DATA": request.data or ""}
+            envs = {"RECIPE": target.recipe, **envs, **storage}
+            tree = train_tree(self.name, plan.nodes, [rental], envs)
+            how = f"{plan.recipe}, written"
+        return render(tree, [f"# {how} by `gpt2dist launch`.", plan_comment(plan)])
 
-    def _envs(self, rental: Rental, settings: list[str]) -> dict[str, str]:
-        """Of a task file that was named, for this launch."""
-        request, target = self.request, self.target
-        envs = {
-            "OVERRIDES": shlex.join(settings),
-            "RUN": run_name(target.config),
-            "BUDGET_USD": f"{self.budget_usd:g}",
-            "GRACE_S": f"{self.reserve.grace_s:g}",
-            "UPLOAD_S": f"{self.reserve.upload_s:g}",
-            "USD_PER_HOUR": f"{rental.usd_per_hour:g}",
-        }
-        if request.data is not None:
-            envs["DATA"] = request.data
-        if request.bucket is None or target.tree is None:
+    def _storage(self, tree: Tree) -> dict[str, str]:
+        """Where a task file that was named finds its data and keeps its runs, as far as asked."""
+        bucket, data = self.request.bucket, self.request.data
+        envs = {} if data is None else {"DATA": data}
+        if bucket is None:
             return envs
-        if MOUNT not in (target.tree.get("file_mounts") or {}):
-            return {**envs, "BUCKET": request.bucket}
-        if "://" in request.bucket:
+        if MOUNT not in (tree.get("file_mounts") or {}):
+            return {**envs, "BUCKET": bucket}
+        if "://" in bucket:
             raise BadInput(
-                f"--bucket {request.bucket}: {request.target} mounts a bucket; give its name"
+                f"--bucket {bucket}: {self.request.target} mounts a bucket; give its name"
             )
-        return {**envs, "BUCKET_NAME": request.bucket}
+        return {**envs, "BUCKET_NAME": bucket}
 
     def record(self) -> LaunchRecord:
         """What is written down before renting; BadInput when the name was launched before."""

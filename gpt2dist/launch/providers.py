@@ -22,10 +22,10 @@ class Provider:
     spot: bool
     credential_files: tuple[str, ...]
     "Any of them is enough."
-    credential_variables: tuple[str, ...]
-    "All of them together are enough as well."
     login: str
     "The command that sets the credentials."
+    credential_variables: tuple[str, ...] = ()
+    "All of them together are enough as well."
 
     @property
     def multi_node(self) -> bool:
@@ -40,7 +40,6 @@ PROVIDERS = {
             mounts_buckets=True,
             spot=False,
             credential_files=("~/.lambda_cloud/lambda_keys",),
-            credential_variables=(),
             login="mkdir -p ~/.lambda_cloud; echo 'api_key = KEY' > ~/.lambda_cloud/lambda_keys",
         ),
         Provider(
@@ -48,7 +47,6 @@ PROVIDERS = {
             mounts_buckets=False,
             spot=True,
             credential_files=("~/.runpod/config.toml",),
-            credential_variables=(),
             login="runpod config",
         ),
         Provider(
@@ -56,7 +54,6 @@ PROVIDERS = {
             mounts_buckets=False,
             spot=True,
             credential_files=("~/.config/vastai/vast_api_key",),
-            credential_variables=(),
             login="vastai set api-key KEY",
         ),
         Provider(
@@ -96,21 +93,25 @@ def require_capable(name: str, *, nodes: int, spot: bool, bucket_mount: bool) ->
     return provider
 
 
-def require_credentials(provider: Provider, environ: Mapping[str, str]) -> None:
-    """BadInput where nothing on this machine could log in to the provider.
+def can_log_in(provider: Provider, environ: Mapping[str, str]) -> bool:
+    """Whether this machine has credentials of the provider.
 
-    With a SkyPilot API server elsewhere the credentials lie there, so nothing is asked here.
+    With a SkyPilot API server elsewhere they lie there, so nothing is asked here.
     """
     if environ.get("SKYPILOT_API_SERVER_ENDPOINT"):
-        return
+        return True
     home = environ.get("HOME") or str(Path.home())
-    paths = [Path(file.replace("~", home, 1)) for file in provider.credential_files]
+    files = (Path(file.replace("~", home, 1)) for file in provider.credential_files)
     variables = provider.credential_variables
-    if any(path.is_file() for path in paths):
+    named = bool(variables) and all(environ.get(variable) for variable in variables)
+    return named or any(file.is_file() for file in files)
+
+
+def require_credentials(provider: Provider, environ: Mapping[str, str]) -> None:
+    """BadInput where nothing on this machine could log in to the provider."""
+    if can_log_in(provider, environ):
         return
-    if variables and all(environ.get(variable) for variable in variables):
-        return
-    places = [*provider.credential_files, " and ".join(variables)]
+    places = [*provider.credential_files, " and ".join(provider.credential_variables)]
     where = " or ".join(place for place in places if place)
     raise BadInput(
         f"no credentials for {provider.name} ({where}); set them with `{provider.login}`, "

@@ -32,14 +32,7 @@ def find_sky(extra: str = "") -> str:
             f"SkyPilot is not installed; `pipx install '{what}=={TESTED_VERSION}'` (or `uv tool "
             "install`) gives it an environment of its own"
         )
-    said = subprocess.run(
-        [found, "--version"],
-        env=sky_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    ).stdout
+    said = _captured(found, ["--version"]).stdout
     if not re.search(r"skypilot.*\d+\.\d+", said):
         raise BadInput(f"{found} is not SkyPilot: `{found} --version` says {said.strip()[:80]!r}")
     return found
@@ -69,7 +62,15 @@ def works_on(sky: str, cluster: str) -> bool:
 
 def ask(sky: str, words: Sequence[str]) -> str:
     """What `sky WORDS...` prints; RunFailure with its last line when it fails."""
-    done = subprocess.run(
+    done = _captured(sky, words)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise RunFailure(f"`sky {' '.join(words)}` failed: {lines[-1]}")
+    return done.stdout
+
+
+def _captured(sky: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sky, *words],
         env=sky_environment(),
         capture_output=True,
@@ -77,10 +78,16 @@ def ask(sky: str, words: Sequence[str]) -> str:
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise RunFailure(f"`sky {' '.join(words)}` failed: {lines[-1]}")
-    return done.stdout
+
+
+def give_back(sky: str, words: Sequence[str], provider: str) -> None:
+    """Call `sky down ...` or the like; RunFailure says where to look when it fails."""
+    code = call(sky, words)
+    if code:
+        raise RunFailure(
+            f"`sky {' '.join(words)}` failed with {code}: the machine may still be billed; look at "
+            f"`sky status --refresh` and at the console of {provider}"
+        )
 
 
 def fetch_runs(cluster: str, runs: Path) -> int:

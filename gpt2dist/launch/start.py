@@ -10,12 +10,20 @@ from pathlib import Path
 
 import yaml
 
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput
 from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.order import LaunchRequest, Order, new_name
 from gpt2dist.launch.providers import PROVIDERS, require_credentials
 from gpt2dist.launch.record import LaunchRecord
-from gpt2dist.launch.sky_command import DETACHED, JOB_FAILED, call, fetch_runs, find_sky, works_on
+from gpt2dist.launch.sky_command import (
+    DETACHED,
+    JOB_FAILED,
+    call,
+    fetch_runs,
+    find_sky,
+    give_back,
+    works_on,
+)
 from gpt2dist.launch.target import (
     Target,
     choose,
@@ -25,6 +33,9 @@ from gpt2dist.launch.target import (
     require_affordable,
 )
 from gpt2dist.plan.describe import describe
+
+NEEDED_FILES = ("cluster/ray_cluster.sh", "gpt2dist/launch/machine/rented.sh", "constraints.txt")
+"What tells the root of a clone; a machine runs them."
 
 
 def launch(
@@ -69,19 +80,13 @@ def launch(
 
 
 def _target(request: LaunchRequest) -> Target:
-    if _is_task_file(request.target):
-        if request.on is not None:
-            raise BadInput(
-                f"on={request.on}: {request.target} names its own machines; leave it out"
-            )
-        target = file_target(
-            request.target, request.overrides, provider=request.provider, spot=request.spot
-        )
+    name, words, on = request.target, request.overrides, request.on
+    if not _is_task_file(name):
+        target = recipe_target(name, words, on, spot=request.spot, provider=request.provider)
+    elif on is None:
+        target = file_target(name, words, spot=request.spot, provider=request.provider)
     else:
-        on, provider = request.on, request.provider
-        target = recipe_target(
-            request.target, request.overrides, on, spot=request.spot, provider=provider
-        )
+        raise BadInput(f"on={on}: {name} names its own machines; leave it out")
     return replace(target, data_ready=request.data is not None)
 
 
@@ -98,11 +103,7 @@ def _is_task_file(target: str) -> bool:
 
 def _prepare(order: Order, text: str) -> str:
     """Write the task and see that SkyPilot, the clone and the credentials are there."""
-    for needed in (
-        "cluster/ray_cluster.sh",
-        "gpt2dist/launch/machine/rented.sh",
-        "constraints.txt",
-    ):
+    for needed in NEEDED_FILES:
         if not Path(needed).is_file():
             raise BadInput(
                 f"there is no {needed} here: machines are given this folder, so launch from the "
@@ -126,11 +127,7 @@ def _agreed(confirm: Callable[[str], bool] | None, order: Order) -> bool:
 
 
 def _after(
-    record: LaunchRecord,
-    runs: Path,
-    sky: str,
-    code: int,
-    say: Callable[[str], None],
+    record: LaunchRecord, runs: Path, sky: str, code: int, say: Callable[[str], None]
 ) -> int:
     """The job ended, or the machine never worked: nothing is left rented without need."""
     if record.managed:
@@ -151,9 +148,5 @@ def _after(
         return code
     else:
         say(f"`sky launch` failed with {code}; giving back whatever it rented")
-    if call(sky, ["down", "--yes", record.name]):
-        raise RunFailure(
-            f"`sky down {record.name}` failed: the machine may still be billed; look at "
-            f"`sky status --refresh` and at the console of {record.provider}"
-        )
+    give_back(sky, ["down", "--yes", record.name], record.provider)
     return code

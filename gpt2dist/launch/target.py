@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gpt2dist.config.load import resolve
+from gpt2dist.config.load import read_yaml, resolve
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.launch.allowance import Reserve
-from gpt2dist.launch.providers import PROVIDERS, require_capable, require_credentials
+from gpt2dist.launch.providers import PROVIDERS, can_log_in, require_capable
 from gpt2dist.plan.goals import WHOLE, Basis, Goal
 from gpt2dist.plan.machine.hardware import parse_on
 from gpt2dist.plan.plan_record import Plan
@@ -73,7 +71,7 @@ def recipe_target(
 
 def file_target(path: str, overrides: Sequence[str], *, provider: str | None, spot: bool) -> Target:
     """A task file such as those in sky/, with its recipe, settings and machines."""
-    tree = _read(path)
+    tree = read_yaml(Path(path))
     envs = {str(key): value for key, value in (tree.get("envs") or {}).items()}
     recipe = envs.get("RECIPE")
     if not recipe:
@@ -109,18 +107,6 @@ def _require_rented(config: Config) -> None:
             "cluster.usd_per_hour, .watts and .purchase_usd price machines of your own; launch "
             "rents: leave them out, or run `gpt2dist train` there"
         )
-
-
-def _read(path: str) -> Tree:
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read task file {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise BadInput(f"{path} is no task file: it must hold keys such as resources and run")
-    return tree
 
 
 def _machines(path: str, resources: Tree) -> Iterator[Tree]:
@@ -163,7 +149,9 @@ def choose(target: Target, environ: Mapping[str, str] = os.environ) -> Choice:
     if not plans:
         raise refusals[0]
     plans.sort(key=lambda plan: plan.usd or 0.0)
-    reachable = [plan for plan in plans if _reachable(plan, environ)]
+    reachable = [
+        plan for plan in plans if plan.offer and can_log_in(PROVIDERS[plan.offer.provider], environ)
+    ]
     chosen = (reachable or plans)[0]
     notes += [
         f"cheaper at {plan.offer.provider} (${plan.usd:.2f}), but there are no credentials for it"
@@ -188,15 +176,6 @@ def _require_runs(plan: Plan, on: str) -> None:
     raise BadInput(f"on={on}: {plan.recipe} {need}{helps}")
 
 
-def _reachable(plan: Plan, environ: Mapping[str, str]) -> bool:
-    assert plan.offer is not None
-    try:
-        require_credentials(PROVIDERS[plan.offer.provider], environ)
-    except BadInput:
-        return False
-    return True
-
-
 def default_budget_usd(plan: Plan, reserve: Reserve) -> float:
     """The upper end of what the plan expects and the reserve, in whole dollars."""
     assert plan.usd_range is not None
@@ -207,6 +186,7 @@ def default_budget_usd(plan: Plan, reserve: Reserve) -> float:
 def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float) -> None:
     """BadInput, naming the length that would do, when the plan cannot end within `usd`."""
     assert plan.usd is not None
+    assert plan.usd_range is not None
     assert plan.usd_per_hour is not None
     assert plan.offer is not None
     kept_usd = reserve.beyond_plan_usd(plan.usd_per_hour)
@@ -224,7 +204,6 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
             f"--usd {usd:g} cannot buy one step and one evaluation of {plan.recipe} on {on} at "
             f"{provider}; {kept}"
         ) from None
-    assert plan.usd_range is not None
     low, high = plan.usd_range
     raise BadInput(
         f"--usd {usd:g}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
@@ -240,8 +219,4 @@ def settle(tree: Tree, machine: Tree, envs: Mapping[str, str]) -> Tree:
         for key, value in resources.items()
         if key not in ("any_of", "ordered", *machine, "instance_type", "use_spot", "zone", "region")
     }
-    return {
-        **tree,
-        "resources": {**machine, **kept},
-        "envs": {**tree.get("envs", {}), **envs},
-    }
+    return {**tree, "resources": {**machine, **kept}, "envs": {**tree.get("envs", {}), **envs}}

@@ -89,44 +89,39 @@ class Rental:
         return {**tree, "max_hourly_cost": self.usd_per_hour}
 
 
-def train_tree(
-    *,
-    name: str,
-    rentals: Sequence[Rental],
-    nodes: int,
-    recipe: str,
+def run_envs(
     run: str,
+    settings: Sequence[str],
+    rentals: Sequence[Rental],
     budget_usd: Sequence[float],
     reserve: Reserve,
-    overrides: Sequence[str] = (),
-    bucket: str | None = None,
-    data: str | None = None,
-) -> Tree:
-    """The task that trains `recipe` on the first of `rentals` that can be had.
-
-    `budget_usd` has one amount for each of them, or one for all. `bucket` is an address (s3://...,
-    gs://...) or the name of a bucket to mount.
-    Raises BadInput when a provider lacks what the task needs.
-    """
-    mounted = bucket is not None and "://" not in bucket
-    for rental in rentals:
-        require_capable(rental.provider, nodes=nodes, spot=rental.spot, bucket_mount=mounted)
-    envs = {
-        "RECIPE": recipe,
-        "OVERRIDES": shlex.join(overrides),
+) -> dict[str, str]:
+    """What a training task is told of its run; `budget_usd` as `amounts` takes it."""
+    return {
+        "OVERRIDES": shlex.join(settings),
         "RUN": run,
         "BUDGET_USD": amounts(rentals, budget_usd),
         "USD_PER_HOUR": amounts(rentals, [rental.usd_per_hour for rental in rentals]),
         "GRACE_S": f"{reserve.grace_s:g}",
         "UPLOAD_S": f"{reserve.upload_s:g}",
-        "BUCKET": MOUNT if mounted else bucket or "",
-        "DATA": data or "",
     }
-    if nodes > 1:
-        envs["SHARE"] = "nfs"
-    tree = task_tree(name, nodes, rentals, envs, TRAIN)
+
+
+def train_tree(name: str, nodes: int, rentals: Sequence[Rental], envs: Mapping[str, str]) -> Tree:
+    """The task that trains `envs["RECIPE"]` on the first of `rentals` that can be had.
+
+    `envs`: RECIPE, those of `run_envs`, BUCKET (an address such as s3://..., the name of a bucket
+    to mount, or empty) and DATA (the address of prepared shards, or empty).
+    Raises BadInput when a provider lacks what the task needs.
+    """
+    bucket = envs["BUCKET"]
+    mounted = bool(bucket) and "://" not in bucket
+    for rental in rentals:
+        require_capable(rental.provider, nodes=nodes, spot=rental.spot, bucket_mount=mounted)
+    told = {**envs, "BUCKET": MOUNT} if mounted else envs
+    share = {"SHARE": "nfs"} if nodes > 1 else {}
+    tree = task_tree(name, nodes, rentals, {**told, **share}, TRAIN)
     if mounted:
-        assert bucket is not None
         tree["file_mounts"] = {MOUNT: {"name": bucket, "mode": "MOUNT"}}
     return tree
 
@@ -135,12 +130,13 @@ def task_tree(
     name: str, nodes: int, rentals: Sequence[Rental], envs: Mapping[str, str | None], run: str
 ) -> Tree:
     """What every task has in common: it is given back when idle, and installs itself once."""
+    machines = [rental.resources() for rental in rentals]
     return {
         "name": name,
         "workdir": ".",
         "num_nodes": nodes,
         "resources": {
-            **choices([rental.resources() for rental in rentals]),
+            **(machines[0] if len(machines) == 1 else {"any_of": machines}),
             "disk_size": DISK_GIB,
             # Not `jobs_and_ssh`, the default: a forgotten terminal would keep the bill running.
             "autostop": {"idle_minutes": int(IDLE_MINUTES), "down": True, "wait_for": "jobs"},
@@ -150,11 +146,6 @@ def task_tree(
         "setup": SETUP,
         "run": run,
     }
-
-
-def choices(resources: Sequence[Tree]) -> Tree:
-    """One kind of machine plainly, several as SkyPilot's any_of."""
-    return dict(resources[0]) if len(resources) == 1 else {"any_of": list(resources)}
 
 
 def amounts(rentals: Sequence[Rental], dollars: Sequence[float]) -> str:

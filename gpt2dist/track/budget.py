@@ -24,22 +24,15 @@ class BudgetGuard:
         spent = self._ledger.spent_at(now)
         ahead = self._ledger.spent_at(now + max(0.0, seconds_reserve))
         if budget.usd is not None and ahead.usd > budget.usd:
-            return _line(
-                f"budget.usd={budget.usd:,.2f}", f"${spent.usd:,.2f} spent", spent.usd > budget.usd
-            )
-        if budget.hours is not None and ahead.seconds / 3600 > budget.hours:
+            limit, used = f"budget.usd={budget.usd:,.2f}", f"${spent.usd:,.2f} spent"
+            passed = spent.usd > budget.usd
+        elif budget.hours is not None and ahead.seconds / 3600 > budget.hours:
             hours = spent.seconds / 3600
-            return _line(
-                f"budget.hours={budget.hours:g}", f"{hours:.2f} h used", hours > budget.hours
-            )
-        if budget.tokens is not None and tokens_done + next_tokens > budget.tokens:
-            return _line(
-                f"budget.tokens={budget.tokens:,}",
-                f"{tokens_done:,} trained",
-                tokens_done > budget.tokens,
-            )
-        return None
-
-
-def _line(limit: str, used: str, passed: bool) -> str:
-    return f"{limit}: {used}, " + ("already past it" if passed else "the next step would pass it")
+            limit, used = f"budget.hours={budget.hours:g}", f"{hours:.2f} h used"
+            passed = hours > budget.hours
+        elif budget.tokens is not None and tokens_done + next_tokens > budget.tokens:
+            limit, used = f"budget.tokens={budget.tokens:,}", f"{tokens_done:,} trained"
+            passed = tokens_done > budget.tokens
+        else:
+            return None
+        return f"{limit}: {used}, {'already past it' if passed else 'the next step would pass it'}"

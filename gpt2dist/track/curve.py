@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.disk import write_atomically
 from gpt2dist.human import human_count, human_duration, usd
+from gpt2dist.track.drawing import GRID, INK, MUTED, save_png, say_instead, style_axes, white_figure
 from gpt2dist.track.rows import Row
 
-INK, MUTED, GRID = "#1f2328", "#6e7781", "#e6e8eb"
 TRAIN, VAL, RATE = "#4c78a8", "#d1495b", "#8a6fb0"
 SMOOTHING_SHARE = 0.03
 "Window of the smoothed training loss, as a share of all rows; at most SMOOTHING_ROWS."
@@ -23,11 +21,7 @@ Point = tuple[float, float]
 
 def draw_curve(rows: Sequence[Row], path: Path, title: str) -> None:
     """Draws the rows of one run into a PNG, replaced in one move; any number of rows will do."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = white_figure(9, 5.4)
     if _points(rows, "lr"):
         loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
         _draw_rate(rate_axes, rows)
@@ -40,9 +34,7 @@ def draw_curve(rows: Sequence[Row], path: Path, title: str) -> None:
     if rows:
         _draw_price(loss_axes, rows)
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=13, fontweight="bold")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(Path(path), picture.getvalue())
+    save_png(figure, Path(path))
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
@@ -61,14 +53,11 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
 
 
 def _draw_loss(axes: Any, rows: Sequence[Row]) -> None:
-    _style(axes)
+    style_axes(axes)
     axes.set_ylabel("loss (nats per token)", color=MUTED)
     train, val = _points(rows, "loss"), _points(rows, "val_loss")
     if not train and not val:
-        axes.set(xticks=[], yticks=[])
-        axes.text(
-            0.5, 0.5, "no rows yet", transform=axes.transAxes, ha="center", color=MUTED, fontsize=12
-        )
+        say_instead(axes, "no rows yet")
         return
     if train:
         axes.plot(*zip(*train), color=TRAIN, alpha=0.28, linewidth=0.8)
@@ -124,7 +113,7 @@ def _limit_view(axes: Any, train: Sequence[Point], val: Sequence[Point]) -> None
 
 
 def _draw_rate(axes: Any, rows: Sequence[Row]) -> None:
-    _style(axes)
+    style_axes(axes)
     points = _points(rows, "lr")
     axes.plot(*zip(*points), color=RATE, linewidth=1.4, **_dot(points))
     axes.fill_between(*zip(*points), color=RATE, alpha=0.12, linewidth=0)
@@ -157,14 +146,6 @@ def _draw_price(axes: Any, rows: Sequence[Row]) -> None:
     top.tick_params(color=MUTED, labelcolor=MUTED, labelsize=9)
     top.spines["top"].set_color(GRID)
     top.set_xlabel(name, color=MUTED)
-
-
-def _style(axes: Any) -> None:
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(color=GRID, labelcolor=MUTED, labelsize=9)
 
 
 def _points(rows: Sequence[Row], field: str) -> list[Point]:

@@ -16,10 +16,13 @@ from pathlib import Path
 from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.human import finite_number
 
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
 BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
 "Unix time at which a rented machine's bill began; `gpt2dist launch` sets it there."
+OWN_MACHINE = "own machine"
+"The price source of a machine that nobody gave a price: its dollars are unknown, not none."
 
 HEARTBEAT_SECONDS = 2.0
 "kill -9 loses at most this much of the account; each heartbeat costs one small fsynced write."
@@ -71,17 +74,14 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
         return cluster.usd_per_hour, "config"
     text = environ.get(PRICE_VARIABLE, "").strip()
     if text:
-        try:
-            price = float(text)
-        except ValueError:
-            price = math.nan
-        if not (math.isfinite(price) and price >= 0):
+        price = finite_number(text)
+        if price is None or price < 0:
             raise BadInput(
                 f"{PRICE_VARIABLE}={text!r} is not a price; set dollars per hour and machine, "
                 "such as 1.10, or unset it"
             )
         return price, "environment"
-    return cluster.own_usd_per_hour or (0.0, "own machine")
+    return cluster.own_usd_per_hour or (0.0, OWN_MACHINE)
 
 
 def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
@@ -93,11 +93,8 @@ def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> f
     text = environ.get(BILLED_VARIABLE, "").strip()
     if not text:
         return started_at
-    try:
-        since = float(text)
-    except ValueError:
-        since = math.nan
-    if not math.isfinite(since):
+    since = finite_number(text)
+    if since is None:
         raise BadInput(f"{BILLED_VARIABLE}={text!r} is not a Unix time; unset it")
     known = Account.read(ledger).last_seen_here() if ledger.exists() else 0.0
     return min(started_at, max(since, known))
@@ -107,17 +104,13 @@ class Account:
     """What the attempts of one run have cost together."""
 
     def __init__(self, attempts: Sequence[Attempt]) -> None:
-        self._past = tuple(attempts[:-1])
-        self._current = attempts[-1]
+        self.attempts = list(attempts)
+        "The last one is the current one."
 
     @classmethod
     def read(cls, path: Path) -> Account:
         """The account as last written; raises BadInput when there is none yet."""
         return Account(read_attempts(path))
-
-    @property
-    def attempts(self) -> list[Attempt]:
-        return [*self._past, self._current]
 
     @property
     def attempt_count(self) -> int:
@@ -141,19 +134,23 @@ class Account:
         this one's bill. Of several machines any may hold rank 0, whose name the account has.
         """
         here = (None, socket.gethostname())  # attempts of early versions name no host
-        rented = [a for a in self.attempts if a.price_source == "environment"]
-        seen = [a.last_seen_at for a in rented if a.machines > 1 or a.host in here]
+        seen = [
+            a.last_seen_at
+            for a in self.attempts
+            if a.host in here or (a.machines > 1 and a.price_source == "environment")
+        ]
         return max(seen, default=0.0)
 
     @property
     def usd_per_hour(self) -> float:
         """What all machines of the current attempt cost together."""
-        return self._current.usd_per_second * 3600
+        return self.attempts[-1].usd_per_second * 3600
 
     def spent_at(self, now: float) -> Spent:
         """What the run has cost if it lives until `now` (Unix time); nothing is written."""
-        extra = max(0.0, now - self._current.last_seen_at)
-        return Spent(self.seconds + extra, self.usd + extra * self._current.usd_per_second)
+        current = self.attempts[-1]
+        extra = max(0.0, now - current.last_seen_at)
+        return Spent(self.seconds + extra, self.usd + extra * current.usd_per_second)
 
 
 class Ledger(Account):
@@ -192,17 +189,14 @@ class Ledger(Account):
 
     def now(self) -> float:
         """Unix time that never runs backwards, even when the machine's clock is set back."""
-        now = self._clock() + self._skew_seconds
-        behind = self._current.last_seen_at - now
-        if behind > 0:
-            self._skew_seconds += behind
-            return self._current.last_seen_at
-        return now
+        now, seen = self._clock() + self._skew_seconds, self.attempts[-1].last_seen_at
+        self._skew_seconds += max(0.0, seen - now)
+        return max(now, seen)
 
     def heartbeat(self, force: bool = False) -> None:
         """Counts the time up to now; writes at most every HEARTBEAT_SECONDS unless forced."""
         now = self.now()
-        self._current = replace(self._current, last_seen_at=now)
+        self.attempts[-1] = replace(self.attempts[-1], last_seen_at=now)
         if force or self._saved_at is None or now - self._saved_at >= HEARTBEAT_SECONDS:
             records = [asdict(attempt) for attempt in self.attempts]
             write_atomically(self.path, json.dumps({"attempts": records}, indent=1) + "\n")
@@ -227,12 +221,7 @@ def read_attempts(path: Path) -> list[Attempt]:
 
 
 def _is_sound(attempt: Attempt) -> bool:
-    numbers = (
-        attempt.started_at,
-        attempt.last_seen_at,
-        attempt.machines,
-        attempt.usd_per_hour,
-    )
+    numbers = (attempt.started_at, attempt.last_seen_at, attempt.machines, attempt.usd_per_hour)
     texts = (attempt.attempt_id, attempt.price_source)
     return all(
         isinstance(number, (int, float)) and math.isfinite(number) for number in numbers

@@ -7,7 +7,6 @@ locked) is sent when it is back, by the next attempt, or by `gpt2dist track sync
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
-from gpt2dist.run_files import ROWS_FILE, SUMMARY_FILE, Tail
+from gpt2dist.run_files import ROWS_FILE, Tail
 from gpt2dist.track.mlflow_quiet import one_line, quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
 from gpt2dist.track.mlflow_uri import without_credentials
@@ -132,25 +131,16 @@ def sync(run_dir: Path, config: Config, uri: str) -> SyncReport:
     run_dir = Path(run_dir)
     rows = read_rows(run_dir / ROWS_FILE)
     quiet_mlflow()
+    place = without_credentials(uri)
     try:
         run = MlflowRun(run_dir, config, uri)
         run.describe(config, {}, attempt_id=None)
         sent = run.send_rows(rows)
-        run.send_summary()
+        ended = run.send_summary()
         artifacts = run.send_artifacts()
-        ended = _ended(run_dir)
         if ended in STATUS_OF_END:
             run.set_status(STATUS_OF_END[ended])
     except Exception as error:  # MLflow, SQLAlchemy, urllib3 and requests share no base class
-        raise RunFailure(
-            f"cannot sync {run_dir} with MLflow at {without_credentials(uri)}: {one_line(error)}"
-        ) from None
-    place = without_credentials(uri)
+        said = f"cannot sync {run_dir} with MLflow at {place}: {one_line(error)}"
+        raise RunFailure(said) from None
     return SyncReport(place, run.run_id, run.created, sent, run.last_step, artifacts, run.status)
-
-
-def _ended(run_dir: Path) -> str | None:
-    try:
-        return json.loads((run_dir / SUMMARY_FILE).read_text())["ended"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -15,16 +15,12 @@ from typing import Any
 from gpt2dist.config.load import flatten, identity, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.disk import write_atomically
-from gpt2dist.run_files import (
-    CONFIG_FILE,
-    CURVE_FILE,
-    MLFLOW_FILE,
-    SAMPLES_FILE,
-    SUMMARY_FILE,
-)
+from gpt2dist.run_files import CONFIG_FILE, CURVE_FILE, MLFLOW_FILE, SAMPLES_FILE, SUMMARY_FILE
+from gpt2dist.track.ledger import OWN_MACHINE
 from gpt2dist.track.mlflow_quiet import quiet_client
 from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
 from gpt2dist.track.rows import Row
+from gpt2dist.track.summary import PREDICTED
 from gpt2dist.track.versions import versions
 
 ARTIFACTS = (CONFIG_FILE, CURVE_FILE, SAMPLES_FILE, SUMMARY_FILE)
@@ -34,7 +30,6 @@ SUMMARY_METRICS = {
     "total_usd": "usd",
     "total_seconds": "seconds",
 }
-PREDICTED = ("tokens_per_s", "peak_gib", "hours", "usd", "val_loss")
 STATUS_OF_END = {
     "finished": "FINISHED",
     "budget": "FINISHED",
@@ -85,18 +80,15 @@ class MlflowRun:
             key: str(value)[:PARAM_CHARACTERS] for key, value in flatten(to_tree(config)).items()
         }
         fresh = {key: value for key, value in params.items() if key not in self._params}
-        changed = {
-            key: value
-            for key, value in params.items()
-            if key in self._params and self._params[key] != value
-        }
+        known = self._params | fresh
+        changed = {key: value for key, value in params.items() if known[key] != value}
         about = {"identity": identity(config), "recipe": config.recipe}
         about |= {f"version.{name}": text for name, text in versions().items() if text}
         about |= tags
         if changed and attempt_id:
             about[f"placement.{attempt_id}"] = json.dumps(changed)
         self._log_params_and_tags(fresh, about)
-        self._params |= fresh
+        self._params = known
 
     def send_rows(self, rows: Sequence[Row]) -> int:
         """Sends what MLflow does not have yet and returns the number of rows it took.
@@ -122,24 +114,28 @@ class MlflowRun:
             self._remember()
         return len(fresh)
 
-    def send_summary(self) -> None:
-        """Logs what the run came to as metrics at its last step: loss, dollars, predictions."""
+    def send_summary(self) -> str | None:
+        """Logs what the run came to as metrics at its last step: loss, dollars, predictions.
+
+        Returns how it ended, a key of STATUS_OF_END; None where there is no summary yet.
+        """
         path = self._run_dir / SUMMARY_FILE
         if not path.is_file():
-            return
+            return None
         summary = json.loads(path.read_text())
         values = {key: summary.get(field) for key, field in SUMMARY_METRICS.items()}
-        if summary.get("price_source") == "own machine":
-            del values["total_usd"]  # nobody named a price: unknown, not free
+        if summary.get("price_source") == OWN_MACHINE:
+            del values["total_usd"]
         predicted = summary.get("predicted") or {}
         values |= {f"predicted_{name}": predicted.get(name) for name in PREDICTED}
         self.send_rows([{"step": summary.get("steps", 0), **values}])
+        return summary.get("ended")
 
     def send_artifacts(self) -> list[str]:
         """Uploads the files of the run that exist; the same names again replace the old ones."""
         names = [name for name in ARTIFACTS if (self._run_dir / name).is_file()]
         for name in names:
-            self._client.log_artifact(self.run_id, str(self._run_dir / name))
+            self.send_file(self._run_dir / name)
         return names
 
     def send_figures(self, values: Mapping[str, float]) -> None:
@@ -169,14 +165,10 @@ class MlflowRun:
 
         try:
             record = json.loads((self._run_dir / MLFLOW_FILE).read_text())
-            same_place = (record["uri"], record["experiment"]) == (
-                without_credentials(self._uri),
-                self._experiment,
-            )
-            run_id = record["run_id"]
+            run_id, place = record["run_id"], (record["uri"], record["experiment"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        if not same_place:
+        if place != (without_credentials(self._uri), self._experiment):
             return None
         try:
             run = self._client.get_run(run_id)
@@ -217,10 +209,9 @@ class MlflowRun:
     def _log_params_and_tags(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        for entries in _chunks([Param(*item) for item in params.items()], ENTRIES_PER_REQUEST):
-            self._client.log_batch(self.run_id, params=entries)
-        for entries in _chunks([RunTag(*item) for item in tags.items()], ENTRIES_PER_REQUEST):
-            self._client.log_batch(self.run_id, tags=entries)
+        for kind, entry, items in (("params", Param, params), ("tags", RunTag, tags)):
+            for entries in _chunks([entry(*item) for item in items.items()], ENTRIES_PER_REQUEST):
+                self._client.log_batch(self.run_id, **{kind: entries})
 
     def _new_values(self, row: Row) -> dict[str, float]:
         return {

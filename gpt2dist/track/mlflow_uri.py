@@ -45,10 +45,6 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(\w://[^\s?]*)\?\S*", r"\1", text)
 
 
-def has_credentials(uri: str) -> bool:
-    return without_credentials(uri) != uri
-
-
 def sqlite_folder(uri: str) -> Path | None:
     """The folder that holds a SQLite database; None for any other URI."""
     if not uri.startswith("sqlite:///"):
@@ -65,7 +61,7 @@ def ui_command(uri: str, port: int = 5000) -> list[str]:
     if uri.split("://")[0] in SERVERS:
         raise BadInput(f"MLflow runs at {without_credentials(uri)} already; open it in a browser")
     command = [sys.executable, "-m", "mlflow", "ui"]
-    if not has_credentials(uri):
+    if without_credentials(uri) == uri:
         command += ["--backend-store-uri", uri]
     folder = sqlite_folder(uri)
     if folder is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,11 @@ def read_rows(path: Path) -> list[Row]:
     Raises BadInput naming file and line for damage anywhere else.
     """
     try:
-        content = Path(path).read_bytes()
+        lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
         raise BadInput(f"no rows at {path}; is this the folder of a run?") from None
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
-    return parse_rows(content.split(b"\n"), path)
-
-
-def parse_rows(lines: Iterable[bytes], path: Path) -> list[Row]:
-    """The rows of raw lines, empty ones skipped; `path` names their origin in errors."""
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     rows: list[Row] = []
     for position, (number, line) in enumerate(numbered):

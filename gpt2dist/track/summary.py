@@ -18,6 +18,9 @@ from gpt2dist.track.ledger import Account
 from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
 
+PREDICTED = ("tokens_per_s", "peak_gib", "hours", "usd", "val_loss")
+"Of a summary's `predicted`, what is held against what came of it."
+
 
 @dataclass(frozen=True)
 class RunEnd:
@@ -37,7 +40,7 @@ class RunEnd:
 def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd) -> dict[str, Any]:
     """The summary of a run; values nobody measured are None."""
     last = rows[-1] if rows else {}
-    losses = _known(rows, "loss")
+    losses = known_values(rows, "loss")
     evaluated = [row for row in rows if row.get("val_loss") is not None]
     best = min(evaluated, key=lambda row: row["val_loss"], default=None)
     current = account.attempts[-1]
@@ -58,11 +61,11 @@ def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd
         "price_source": current.price_source,
         "machines": current.machines,
         "attempts": account.attempt_count,
-        "tokens_per_s": _median(rows, "tokens_per_s"),
-        "mfu": _median(rows, "mfu"),
-        "peak_gpu_gib": max(_known(rows, "gpu_peak_gib"), default=None),
-        "peak_host_gib": max(_known(rows, "host_gib"), default=None),
-        "skipped_steps": max(_known(rows, "skipped"), default=0),
+        "tokens_per_s": median_value(rows, "tokens_per_s"),
+        "mfu": median_value(rows, "mfu"),
+        "peak_gpu_gib": max(known_values(rows, "gpu_peak_gib"), default=None),
+        "peak_host_gib": max(known_values(rows, "host_gib"), default=None),
+        "skipped_steps": max(known_values(rows, "skipped"), default=0),
         "data_wait_share": _data_wait_share(rows),
         "versions": versions(),
     }
@@ -89,12 +92,12 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     return summary
 
 
-def _known(rows: Sequence[Row], key: str) -> list[Any]:
+def known_values(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return [row[key] for row in rows if row.get(key) is not None]
 
 
-def _median(rows: Sequence[Row], key: str) -> float | None:
-    values = _known(rows, key)
+def median_value(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = known_values(rows, key)
     return statistics.median(values) if values else None
 
 

@@ -13,7 +13,6 @@ from gpt2dist.launch.allowance import (
     Allowance,
     Reserve,
     amount_at,
-    billed_since,
     spent_now,
 )
 from gpt2dist.plan.machine.costs import IDLE_MINUTES
@@ -79,13 +78,13 @@ def test_an_unknown_amount_names_its_env(text, cloud):
 def test_every_second_of_a_machine_is_counted_once():
     booted, first_ends, second_starts, now = 1_000.0, 4_600.0, 5_000.0, 8_600.0
     # The first run on the machine takes its bill from boot.
-    assert spent_now(0.0, 0.0, billed_since(booted, None), first_ends, 3.6) == pytest.approx(3.6)
+    assert spent_now(0.0, [booted], first_ends, 3.6) == pytest.approx(3.6)
     # A second run there is not charged for the first, and is for what came after it.
-    assert spent_now(0.0, 0.0, billed_since(booted, first_ends), now, 3.6) == pytest.approx(4.0)
+    assert spent_now(0.0, [booted, first_ends], now, 3.6) == pytest.approx(4.0)
     # The first run again: its ledger holds 3.6 dollars up to its end.
-    again = spent_now(3.6, first_ends, billed_since(booted, first_ends), second_starts, 3.6)
+    again = spent_now(3.6, [booted, first_ends, first_ends], second_starts, 3.6)
     assert again == pytest.approx(3.6 + 0.4)
     # Killed without a word, then continued on the same machine: from its last heartbeat.
-    assert spent_now(2.0, 3_000.0, billed_since(booted, None), 4_000.0, 3.6) == pytest.approx(3.0)
+    assert spent_now(2.0, [booted, 3_000.0], 4_000.0, 3.6) == pytest.approx(3.0)
     # On another machine, booted later: the time between the two is nobody's.
-    assert spent_now(2.0, 3_000.0, billed_since(7_600.0, None), now, 3.6) == pytest.approx(3.0)
+    assert spent_now(2.0, [7_600.0, 3_000.0], now, 3.6) == pytest.approx(3.0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from gpt2dist.compare.read.run_record import OWN_MACHINE, PREDICTED, Run, make_run, summary_of_rows
+from gpt2dist.compare.read.run_record import Run, make_run, summary_of_rows
 from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
+from gpt2dist.track.ledger import OWN_MACHINE
 from gpt2dist.track.mlflow_read import StoredRun, stored_runs
+from gpt2dist.track.summary import PREDICTED
 
 METRICS = ("tokens", "val_loss", "seconds", "usd", "tokens_per_s", "mfu", "gpu_peak_gib")
 "Those whose whole history is read."
@@ -34,6 +35,7 @@ def _run(stored: StoredRun) -> Run:
     if stored.tags.get("price_source", OWN_MACHINE if not usd else "") == OWN_MACHINE:
         usd = None
     workers = int(stored.tags["workers"]) if "workers" in stored.tags else None
+    seconds = last.get("total_seconds", last.get("seconds"))
     summary: dict[str, Any] = {
         **summary_of_rows(stored.name, config.recipe, stored.rows),
         "where": stored.run_id,
@@ -42,12 +44,11 @@ def _run(stored: StoredRun) -> Run:
         "ended": _ended(stored, config),
         "device": stored.tags.get("device"),
         "workers": workers,
-        "seconds": last.get("total_seconds", last.get("seconds")),
+        "seconds": seconds,
+        "gpu_hours": None if seconds is None or workers is None else seconds / 3600 * workers,
         "val_tokens_per_byte": _number(stored.tags.get("val_tokens_per_byte")),
         "predicted": {name: last.get(f"predicted_{name}") for name in PREDICTED},
     }
-    hours = None if summary["seconds"] is None else summary["seconds"] / 3600
-    summary["gpu_hours"] = hours * workers if hours is not None and workers is not None else None
     return make_run(config, summary, stored.rows)
 
 
@@ -64,20 +65,13 @@ def _ended(stored: StoredRun, config: Config) -> str:
 
 
 def _config(stored: StoredRun) -> Config:
-    """The typed config of params such as `optim.peak_lr`: MLflow keeps them all as text."""
+    """The typed config of params such as `optim.peak_lr`: MLflow keeps them all as text.
+
+    None is the default of every key that may be None.
+    """
     tree: dict[str, Any] = {"recipe": stored.params.get("recipe", "custom")}
     for key, value in stored.params.items():
         section, _, name = key.partition(".")
-        if section in SECTIONS and name:
-            tree.setdefault(section, {})[name] = None if value == "None" else value
-    return from_record(_without_none(tree), f"MLflow run {stored.name}")
-
-
-def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """None is the default of every key that may be None."""
-    return {
-        key: {name: entry for name, entry in value.items() if entry is not None}
-        if isinstance(value, dict)
-        else value
-        for key, value in tree.items()
-    }
+        if section in SECTIONS and name and value != "None":
+            tree.setdefault(section, {})[name] = value
+    return from_record(tree, f"MLflow run {stored.name}")

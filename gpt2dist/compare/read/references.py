@@ -86,9 +86,11 @@ def _price(gpu: str, gpus: int) -> tuple[float, str]:
 @cache
 def _table() -> tuple[tuple[Row, Row], ...]:
     """Rows of references.csv, each with the row of the published losses that it adds to."""
-    with (
-        files("gpt2dist.plan.loss").joinpath("published_losses.csv").open(encoding="utf-8") as file
-    ):
-        losses = {row["id"]: row for row in csv.DictReader(file)}
-    with files("gpt2dist.compare.read").joinpath("references.csv").open(encoding="utf-8") as file:
-        return tuple((extra, losses[extra["id"]]) for extra in csv.DictReader(file))
+    losses = {row["id"]: row for row in _rows("gpt2dist.plan.loss", "published_losses.csv")}
+    extras = _rows("gpt2dist.compare.read", "references.csv")
+    return tuple((extra, losses[extra["id"]]) for extra in extras)
+
+
+def _rows(package: str, name: str) -> list[Row]:
+    with files(package).joinpath(name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))

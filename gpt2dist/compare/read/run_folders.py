@@ -15,23 +15,21 @@ from typing import Any
 
 import yaml
 
-from gpt2dist.compare.read.run_record import OWN_MACHINE, Run, make_run, summary_of_rows
+from gpt2dist.compare.read.run_record import Run, make_run, summary_of_rows
 from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
-from gpt2dist.track.ledger import Attempt, read_attempts
-from gpt2dist.track.rows import parse_rows
+from gpt2dist.track.ledger import OWN_MACHINE, Attempt, read_attempts
+from gpt2dist.track.rows import read_rows
 from gpt2dist.track.summary import read_summary
 
 SET_ASIDE = ".old-"
 "In the name of a folder that `train --fresh` moved away."
 SECTIONS = (*IDENTITY_SECTIONS, "recipe", "eval", "paths")
 "What of a config a comparison needs."
-TOP_LEVEL, WANTED = (
-    re.compile(rb"^(?=\S)", re.MULTILINE),
-    tuple(f"{key}:".encode() for key in SECTIONS),
-)
+TOP_LEVEL = re.compile(rb"^(?=\S)", re.MULTILINE)
+WANTED = tuple(f"{key}:".encode() for key in SECTIONS)
 
 # With libyaml five times as fast.
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -83,7 +81,7 @@ def read_run(folder: Path) -> Run:
         summary = read_summary(folder)
     last_step = rows[-1]["step"] if rows else 0
     if summary is None or last_step > summary.get("steps", 0):  # it goes on after that summary
-        rows = _read_rows(folder / ROWS_FILE, every=True)
+        rows = read_rows(folder / ROWS_FILE)
         summary = summary_of_rows(folder.name, config.recipe, rows)
     attempts = read_attempts(folder / LEDGER_FILE) if (folder / LEDGER_FILE).is_file() else []
     try:
@@ -112,14 +110,14 @@ def _gpu_hours(attempts: list[Attempt], workers: int | None) -> float | None:
     return sum(attempt.seconds * attempt.machines for attempt in attempts) / 3600 * per_machine
 
 
-def _read_rows(path: Path, *, every: bool = False) -> list[dict[str, Any]]:
-    """The rows with an evaluation and the last one; all where asked, or to name damage."""
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows with an evaluation and the last one; all of them to name damage."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}; is this a run's folder?") from None
-    found = None if every else _evaluated_rows(content)
-    return parse_rows(content.split(b"\n"), path) if found is None else found
+    found = _evaluated_rows(content)
+    return read_rows(path) if found is None else found
 
 
 def _evaluated_rows(content: bytes) -> list[dict[str, Any]] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -19,6 +18,7 @@ from gpt2dist.human import human_count, human_duration
 from gpt2dist.human import usd as dollars
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
 from gpt2dist.plan.loss.predict import published_text
+from gpt2dist.track.summary import PREDICTED, known_values, median_value
 
 Axis = Literal["usd", "hours", "tokens", "flops"]
 AXES: tuple[Axis, ...] = ("usd", "hours", "tokens", "flops")
@@ -29,9 +29,6 @@ AXIS_TITLES: dict[Axis, str] = {
     "flops": "FLOPs",
 }
 UNKNOWN = "unknown"
-PREDICTED = ("tokens_per_s", "peak_gib", "hours", "usd", "val_loss")
-OWN_MACHINE = "own machine"
-"The price source of a machine that nobody gave a price: its dollars are unknown."
 
 Row = Mapping[str, Any]
 Point = tuple[float, float]
@@ -212,7 +209,7 @@ def make_run(config: Config, summary: Mapping[str, Any], evaluated: Sequence[Row
 def summary_of_rows(name: str, recipe: str, rows: Sequence[Row]) -> dict[str, Any]:
     """What a run without a summary has come to so far, in the summary's fields."""
     last = rows[-1] if rows else {}
-    losses = [row["val_loss"] for row in rows if row.get("val_loss") is not None]
+    losses = known_values(rows, "val_loss")
     return {
         "run": name,
         "recipe": recipe,
@@ -223,9 +220,9 @@ def summary_of_rows(name: str, recipe: str, rows: Sequence[Row]) -> dict[str, An
         "steps": last.get("step", 0),
         "tokens": last.get("tokens", 0),
         "seconds": last.get("seconds"),
-        "tokens_per_s": _median(rows, "tokens_per_s"),
-        "mfu": _median(rows, "mfu"),
-        "peak_gpu_gib": max(_known(rows, "gpu_peak_gib"), default=None),
+        "tokens_per_s": median_value(rows, "tokens_per_s"),
+        "mfu": median_value(rows, "mfu"),
+        "peak_gpu_gib": max(known_values(rows, "gpu_peak_gib"), default=None),
         "final_val_loss": losses[-1] if losses else None,
         "best_val_loss": min(losses, default=None),
     }
@@ -260,12 +257,3 @@ def digest(tree: Mapping[str, Any]) -> str:
 
 def _hours(seconds: float | None) -> float | None:
     return None if seconds is None else seconds / 3600
-
-
-def _known(rows: Sequence[Row], key: str) -> list[float]:
-    return [row[key] for row in rows if row.get(key) is not None]
-
-
-def _median(rows: Sequence[Row], key: str) -> float | None:
-    values = _known(rows, key)
-    return statistics.median(values) if values else None

@@ -84,9 +84,7 @@ def _intervals(comparison: Comparison, axis: Axis, series: Sequence[int]) -> lis
         {
             "label": group.label,
             "x": _short(x),
-            "mean": _short(group.mean),
-            "low": _short(group.interval.low if group.interval else None),
-            "high": _short(group.interval.high if group.interval else None),
+            **{name: _short(getattr(group.interval, name)) for name in ("mean", "low", "high")},
             "seeds": len(group.finals),
             "series": series[comparison.runs.index(runs[0])],
         }

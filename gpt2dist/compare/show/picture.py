@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 from gpt2dist.compare.read.run_record import AXIS_TITLES, Axis, spent_text
 from gpt2dist.compare.stats.comparison import Comparison, interval_places, series_of
-from gpt2dist.disk import write_atomically
+from gpt2dist.track.drawing import INK, MUTED, save_png, say_instead, style_axes, white_figure
 
 LIGHT = ("#2f6fb5", "#d0660a", "#23855a", "#8352b5", "#c2375a", "#0f8494", "#85740d", "#5f6b7a")
 DARK = ("#6cabf2", "#f0a252", "#5cc48f", "#b98fe6", "#f2748f", "#4cc3d2", "#d1bf52", "#a9b3c1")
 "Of the series, for white and for dark paper."
-INK, MUTED, GRID, FAINT = "#1f2328", "#6e7781", "#e6e8eb", "#9aa4b0"
+FAINT = "#9aa4b0"
 AXIS_LABELS: dict[Axis, str] = {
     "usd": "cost of the run (dollars)",
     "hours": "time of the run",
@@ -42,25 +41,17 @@ MOST_CURVES = 60
 
 def draw_frontier(comparison: Comparison, axis: Axis, path: Path) -> None:
     """Draws the PNG, replaced in one move; a comparison without a single point says so."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 6), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = white_figure(10, 6)
     axes = figure.subplots()
-    _style(axes)
+    style_axes(axes)
     axes.set_xlabel(AXIS_LABELS[axis], color=MUTED)
     axes.set_ylabel(f"validation loss ({comparison.unit})", color=MUTED)
     placed = comparison.placed(axis)
     if placed:
         _draw(axes, comparison, axis, [point for _, point in placed])
     else:
-        axes.set(xticks=[], yticks=[])
-        text = f"no run with known {axis} and a final loss"
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=MUTED, fontsize=12)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(path, picture.getvalue())
+        say_instead(axes, f"no run with known {axis} and a final loss")
+    save_png(figure, path)
 
 
 def _draw(axes: Any, comparison: Comparison, axis: Axis, points: Sequence[tuple]) -> None:
@@ -74,9 +65,8 @@ def _draw(axes: Any, comparison: Comparison, axis: Axis, points: Sequence[tuple]
             if len(curve) > 1:
                 axes.plot(*zip(*curve), color=LIGHT[colour], alpha=0.22, linewidth=1, zorder=2)
     frontier = comparison.frontier[axis]
-    steps = [
-        (comparison.runs[i].spent(axis), comparison.final(comparison.runs[i])) for i in frontier
-    ]
+    ends = dict(comparison.placed(axis))
+    steps = [ends[index] for index in frontier]
     axes.plot(*zip(*steps), color=INK, linewidth=1.4, drawstyle="steps-post", zorder=3)
     _draw_intervals(axes, comparison, axis, series)
     _draw_points(axes, comparison, axis, names, series)
@@ -213,14 +203,6 @@ def _tick(value: float, axis: Axis) -> str:
         )
     digits = spent_text(value, axis)
     return f"{float(digits[:-1]):g}{digits[-1]}" if digits[-1].isalpha() else digits
-
-
-def _style(axes: Any) -> None:
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(color=GRID, labelcolor=MUTED, labelsize=9, which="both")
 
 
 class Labels:

@@ -26,10 +26,10 @@ from gpt2dist.data.prepare.files import (
     Unit,
     find_files,
     first_line,
-    missing_field,
     open_bytes,
     packed,
     ranges,
+    require_column,
     standard_library,
     text_of,
     unit_bytes,
@@ -81,8 +81,7 @@ def _row_groups(file: SourceFile, text_field: str, target: int) -> Iterator[Unit
     with open_bytes(file.place) as raw:
         table = _parquet_file(file.place, raw)
         names = table.schema_arrow.names
-        if text_field not in names:
-            raise missing_field(file.place, text_field, names)
+        require_column(file.place, text_field, names)
         groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
         sizes = [
             sum(
@@ -137,12 +136,11 @@ def read_jsonl(unit: Unit, text_field: str) -> Iterator[RecordText]:
                 record = json.loads(line)
             except ValueError as error:
                 record = first_line(error)
-            if not isinstance(record, dict):
-                where = _line_number(place, unit.start, number)
-                raise BadInput(f"{place}:{where} is not a JSON object ({str(record)[:80]})")
-            if text_field not in record:
-                where = _line_number(place, unit.start, number)
-                raise missing_field(f"{place}:{where}", text_field, record)
+            if not isinstance(record, dict) or text_field not in record:
+                where = f"{place}:{_line_number(place, unit.start, number)}"
+                if not isinstance(record, dict):
+                    raise BadInput(f"{where} is not a JSON object ({str(record)[:80]})")
+                require_column(where, text_field, record)
             yield text_of(record[text_field], text_field, place)
 
 
@@ -153,8 +151,8 @@ def read_csv(unit: Unit, text_field: str) -> Iterator[RecordText]:
     with _decoding(place), io.TextIOWrapper(open_bytes(place), "utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         columns = rows.fieldnames or ()
-        if columns and text_field not in columns:
-            raise missing_field(place, text_field, columns)
+        if columns:
+            require_column(place, text_field, columns)
         try:
             for row in rows:
                 yield row[text_field]
@@ -167,8 +165,7 @@ def read_parquet(unit: Unit, text_field: str) -> Iterator[RecordText]:
     (place,) = unit.places
     with open_bytes(place) as raw:
         file = _parquet_file(place, raw)
-        if text_field not in file.schema_arrow.names:
-            raise missing_field(place, text_field, file.schema_arrow.names)
+        require_column(place, text_field, file.schema_arrow.names)
         groups = list(range(unit.start, unit.stop))
         for batch in file.iter_batches(1024, row_groups=groups, columns=[text_field]):
             for text in batch.column(0).to_pylist():
@@ -197,12 +194,10 @@ def _decoding(place: str) -> Iterator[None]:
             f"{place} is not UTF-8 text (byte {error.object[error.start]:#04x}); "
             "convert it, for example with iconv"
         ) from None
-    except (EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise BadInput(f"{place} cannot be read ({error.strerror})") from None
         raise BadInput(f"{place} is damaged ({first_line(error)})") from None
-    except OSError as error:
-        if error.errno is None:  # gzip.BadGzipFile and pyarrow say no more
-            raise BadInput(f"{place} is damaged ({first_line(error)})") from None
-        raise BadInput(f"{place} cannot be read ({error.strerror})") from None
 
 
 def _split_documents(file: io.TextIOWrapper) -> Iterator[str]:

@@ -7,7 +7,7 @@ import glob
 import gzip
 import os
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -38,14 +38,7 @@ COMPRESSED = (".gz", ".zst")
 _KNOWN = ", ".join(READERS) + " (also .gz and .zst)"
 
 # Left out of the standard library: its tests, what is not part of it, what differs by machine.
-_SKIPPED_FOLDERS = {
-    "test",
-    "tests",
-    "idle_test",
-    "site-packages",
-    "dist-packages",
-    "__pycache__",
-}
+_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 _SKIPPED_PREFIX = "_sysconfigdata"
 
 
@@ -167,10 +160,12 @@ def text_of(text: Any, text_field: str, place: str) -> RecordText:
     )
 
 
-def missing_field(place: str, text_field: str, columns: Iterable[str]) -> BadInput:
-    return BadInput(
-        f"{place} has no column data.text_field={text_field}; it has {', '.join(columns)}"
-    )
+def require_column(place: str, text_field: str, columns: Collection[str]) -> None:
+    """BadInput naming the columns there are."""
+    if text_field not in columns:
+        raise BadInput(
+            f"{place} has no column data.text_field={text_field}; it has {', '.join(columns)}"
+        )
 
 
 def _name(place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 
 import gpt2dist
 from gpt2dist.config.schema import DataConfig
+from gpt2dist.data.prepare.files import packed
 from gpt2dist.data.prepare.unit_shards import (
     Finished,
     count_text_bytes,
@@ -20,15 +21,7 @@ from gpt2dist.data.prepare.unit_shards import (
     train_shard,
     write_tokens,
 )
-from gpt2dist.data.shards import (
-    TOKEN,
-    UNFINISHED,
-    Dataset,
-    Shard,
-    Split,
-    Totals,
-    write_manifest,
-)
+from gpt2dist.data.shards import TOKEN, UNFINISHED, Dataset, Shard, Split, Totals, write_manifest
 from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer
 from gpt2dist.errors import BadInput
 
@@ -54,12 +47,11 @@ def finish(data: DataConfig, out: str, started: str, units: Sequence[Finished]) 
     train, val = _total(units, "train"), _total(units, "val")
     if not train.tokens + val.tokens:
         raise no_text(data.source)
+    shards = [train_shard(done) for done in units if done.pieces["train"].totals.tokens]
     if not data.val_fraction:
         rule = NO_RULE
-        shards = [train_shard(done) for done in units if done.pieces["train"].totals.tokens]
     elif train.tokens and val.tokens:
         rule = HASH_RULE
-        shards = [train_shard(done) for done in units if done.pieces["train"].totals.tokens]
         shards += _join_val(out, units)
     else:
         rule = TAIL_RULE
@@ -99,24 +91,14 @@ def _total(units: Sequence[Finished], split: Split) -> Totals:
 
 def _join_val(out: str, units: Sequence[Finished]) -> list[Shard]:
     shards = []
-    for index, run in enumerate(_runs(units)):
+    held = [done for done in units if done.pieces["val"].totals.tokens]
+    runs = packed(held, lambda done: done.pieces["val"].totals.tokens, _VAL_SHARD_TOKENS)
+    for index, run in enumerate(runs):
         parts = [np.fromfile(piece_path(out, done.index, "val"), TOKEN) for done in run]
         name = shard_name("val", index)
         sha256, tokens = write_tokens(Path(out) / name, parts)
         shards.append(Shard(name, "val", tokens, _total(run, "val").documents, sha256))
     return shards
-
-
-def _runs(units: Iterable[Finished]) -> Iterator[list[Finished]]:
-    run: list[Finished] = []
-    for done in units:
-        if done.pieces["val"].totals.tokens:
-            run.append(done)
-        if sum(kept.pieces["val"].totals.tokens for kept in run) >= _VAL_SHARD_TOKENS:
-            yield run
-            run = []
-    if run:
-        yield run
 
 
 def _hold_out_tail(

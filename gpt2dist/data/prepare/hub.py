@@ -11,8 +11,8 @@ from gpt2dist.data.prepare.files import (
     RecordText,
     Unit,
     first_line,
-    missing_field,
     ranges,
+    require_column,
     text_of,
     unit_bytes,
 )
@@ -33,7 +33,7 @@ def plan_hub(source: str, text_field: str, max_documents: int | None) -> list[Un
     name = source.removeprefix(PREFIX)
     if _saved_to_disk(name):
         rows = _on_disk(name)
-        _check_column(source, text_field, rows.column_names)
+        require_column(f"data.source={source}", text_field, rows.column_names)
         total = rows.num_rows if max_documents is None else min(rows.num_rows, max_documents)
         row_bytes = max(1, rows.data.nbytes // max(1, rows.num_rows))
         step = max(1, unit_bytes(total * row_bytes) // row_bytes)
@@ -42,7 +42,8 @@ def plan_hub(source: str, text_field: str, max_documents: int | None) -> list[Un
             for start, stop in ranges(total, step)
         ]
     stream = _stream(name)
-    _check_column(source, text_field, stream.column_names)
+    if stream.column_names:  # not every stream knows them before its first record
+        require_column(f"data.source={source}", text_field, stream.column_names)
     shards = stream.num_shards
     if max_documents is None:
         return [Unit("hub", (name,), index, shards) for index in range(shards)]
@@ -60,8 +61,7 @@ def read_hub(unit: Unit, text_field: str) -> Iterator[RecordText]:
     shard = _stream(name).shard(num_shards=unit.stop, index=unit.start)
     try:
         for record in shard:
-            if text_field not in record:
-                raise missing_field(PREFIX + name, text_field, record)
+            require_column(PREFIX + name, text_field, record)
             yield text_of(record[text_field], text_field, PREFIX + name)
     except (BadInput, GeneratorExit):
         raise
@@ -115,8 +115,3 @@ def _stream(name: str) -> Any:  # datasets.IterableDataset
             f"data.source={PREFIX}{name} could not be opened ({first_line(error)}); check "
             "name and configuration (hf:OWNER/NAME:CONFIG), the network, or `hf auth login`"
         ) from None
-
-
-def _check_column(source: str, text_field: str, columns: list[str] | None) -> None:
-    if columns and text_field not in columns:
-        raise missing_field(f"data.source={source}", text_field, columns)

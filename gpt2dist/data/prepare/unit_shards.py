@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpt2dist.data.prepare.corpus import documents
-from gpt2dist.data.prepare.files import Unit, first_line
+from gpt2dist.data.prepare.files import Unit, first_line, packed
 from gpt2dist.data.shards import SPLITS, TOKEN, UNFINISHED, Shard, Split, Totals
 from gpt2dist.data.tokenizer import Tokenizer, load_tokenizer, tokenizer_environment
 from gpt2dist.disk import write_atomically
@@ -80,7 +80,7 @@ def tokenize_unit(job: Preparation, index: int, unit: Unit) -> Finished:
     parts: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
     counts = dict.fromkeys(SPLITS, 0)
     text_bytes = dict.fromkeys(SPLITS, 0)
-    for batch in _batches(documents(unit, job.text_field)):
+    for batch in packed(documents(unit, job.text_field), len, _BATCH_CHARACTERS):
         chosen: dict[Split, list[str]] = {split: [] for split in SPLITS}
         for text in batch:
             content = text.encode("utf-8", "replace")
@@ -177,7 +177,7 @@ def run_on_ray(
         items = [{"unit": json.dumps([i, dataclasses.asdict(units[i])])} for i in todo]
         with ray.data.DataContext.current(context):
             results = ray.data.from_items(items, override_num_blocks=len(items)).map(
-                functools.partial(_task, job, environment),
+                functools.partial(_task, job, environment)
             )
         rows = iter(results.iter_batches(batch_size=None, batch_format="numpy"))
         try:
@@ -200,12 +200,12 @@ def _task(job: Preparation, environment: dict[str, str], row: dict[str, str]) ->
     unit = Unit(**(tree | {"places": tuple(tree["places"])}))
     # As values, because Ray wraps what a task raises in errors of its own.
     try:
-        done = tokenize_unit(job, index, unit)
+        result = dataclasses.asdict(tokenize_unit(job, index, unit))
     except BadInput as error:
-        return {"result": json.dumps({"bad_input": str(error)})}
+        result = {"bad_input": str(error)}
     except RunFailure as error:
-        return {"result": json.dumps({"failure": str(error)})}
-    return {"result": json.dumps(dataclasses.asdict(done))}
+        result = {"failure": str(error)}
+    return {"result": json.dumps(result)}
 
 
 def _result(text: str) -> Finished:
@@ -219,16 +219,3 @@ def _result(text: str) -> Finished:
 
 def _record_path(out: str, index: int) -> Path:
     return Path(out) / UNFINISHED / f"{index:05d}.json"
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch

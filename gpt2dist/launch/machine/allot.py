@@ -23,7 +23,6 @@ from gpt2dist.launch.allowance import (
     Allowance,
     Reserve,
     amount_at,
-    billed_since,
     spent_now,
 )
 from gpt2dist.run_files import LEDGER_FILE
@@ -40,8 +39,8 @@ def assignments(environ: Mapping[str, str], runs: Path, now: float) -> dict[str,
     nodes = int(environ.get("SKYPILOT_NUM_NODES", "1"))
     price = amount_at("USD_PER_HOUR", environ.get("USD_PER_HOUR", ""), cloud)
     past_usd, last_seen_at = _past(runs, environ.get("RUN", ""))
-    billed_from = billed_since(_booted_at(), _accounted_until(Path(environ["HOME"])))
-    spent_usd = spent_now(past_usd, last_seen_at, billed_from, now, price * nodes)
+    billed_from = max(_booted_at(), _accounted_until(Path(environ["HOME"])))
+    spent_usd = spent_now(past_usd, (billed_from, last_seen_at), now, price * nodes)
     reserve = Reserve(
         amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud),
         amount_at("UPLOAD_S", environ.get("UPLOAD_S") or f"{UPLOAD_S}", cloud)
@@ -86,9 +85,9 @@ def _booted_at() -> float:
     return time.time() - uptime_s + started_s
 
 
-def _accounted_until(home: Path) -> float | None:
+def _accounted_until(home: Path) -> float:
     path = home / ACCOUNTED_FILE
-    return float(path.read_text()) if path.exists() else None
+    return float(path.read_text()) if path.exists() else 0.0
 
 
 def main() -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.disk import write_atomically
 from gpt2dist.human import human_count
 from gpt2dist.sweep.spec.sweep import Sweep, value_text
 from gpt2dist.sweep.trial.trial import TrialRecord
+from gpt2dist.track.drawing import INK, MUTED, save_png, say_instead, style_axes, white_figure
 
-INK, MUTED, GRID = "#1f2328", "#6e7781", "#e6e8eb"
 FINISHED, EARLY, BEST = "#4c78a8", "#8c959f", "#d1495b"
 COLUMNS = 3
 WORST_SHOWN_NATS = 2.0
@@ -27,15 +25,10 @@ def draw_sweep(
     sweep: Sweep, records: Sequence[TrialRecord], best_point: int | None, path: Path
 ) -> None:
     """Draws into a PNG, replaced in one move; trials without a validation loss are left out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = sweep.names
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    size = max(6.4, 4.6 * columns), 0.9 + 3.6 * rows
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = white_figure(max(6.4, 4.6 * columns), 0.9 + 3.6 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     shown = [record for record in records if record.val_loss is not None]
     for axes in grid.flat[len(panels) :]:
@@ -46,24 +39,17 @@ def draw_sweep(
             axes.set_ylabel("validation loss (nats per token)", color=MUTED)
     figure.suptitle(sweep.name, x=0.012, ha="left", color=INK, fontsize=13, fontweight="bold")
     _legend(figure, shown, best_point)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(path, picture.getvalue())
+    save_png(figure, path)
 
 
 def _panel(
     axes: Any, path_name: tuple[str, str], records: Sequence[TrialRecord], best_point: int | None
 ) -> None:
     path, name = path_name
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(color=GRID, labelcolor=MUTED, labelsize=9, which="both")
+    style_axes(axes)
     axes.set_xlabel(name, color=INK)
     if not records:
-        axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", color=MUTED)
+        say_instead(axes, "no evaluation yet", fontsize=10)
         return
     place = _axis(axes, [record.trial.values[path] for record in records])
     last = [(place(r.trial.values[path]), r.val_loss or math.nan) for r in records]
