@@ -46,7 +46,14 @@ def best_plan(
     config: Config, hardware: Hardware, choices: Sequence[Offer | None], basis: Basis
 ) -> Plan:
     """Of the plans at several prices: one that runs, the longest, the one of fewest dollars."""
-    plans = [plan_run(config, hardware, offer, basis) for offer in choices]
+    plans, refusals = [], []
+    for offer in choices:
+        try:
+            plans.append(plan_run(config, hardware, offer, basis))
+        except BadInput as refusal:  # these dollars may buy one card and not another
+            refusals.append(refusal)
+    if not plans:
+        raise refusals[0]
     return min(plans, key=lambda plan: (not plan.runs, -plan.tokens, plan.usd or math.inf))
 
 
