@@ -22,7 +22,7 @@ from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.throughput import Throughput, predict
 
 TOKENS_PER_DOCUMENT = 1030.0
-"""Of FineWeb-Edu's sample-10BT, whose 10B tokens are 9.67M documents (its dataset card)."""
+"""Of FineWeb-Edu's sample-10BT: 9,672,101 rows, whose column token_count sums to 9.97e9."""
 
 
 def plan_on(
