@@ -10,12 +10,14 @@ data/DATASET/manifest.json vouches for the shards beside it
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2dist.disk import write_atomically
+from gpt2dist.errors import BadInput
 
 CONFIG_FILE = "config.yaml"
 ROWS_FILE = "metrics.jsonl"
@@ -73,13 +75,24 @@ class Tail:
                 continue
 
 
+def require_name(name: str, what: str) -> str:
+    """A name of one folder, or BadInput: never a path, and nothing that a terminal obeys."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name) and not name.endswith("."):
+        return name
+    raise BadInput(
+        f"{what}={name!r} must be at most 100 letters, digits, - _ and ., the first a letter or "
+        "digit: it names a folder"
+    )
+
+
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
     return run_dir / CHECKPOINTS / f"step-{step:08d}"
 
 
 def checkpoint_folders(run_dir: Path) -> list[Path]:
     """Finished checkpoints, newest first; whether they are whole is not checked."""
-    return sorted((run_dir / CHECKPOINTS).glob("step-*"), reverse=True)
+    found = (run_dir / CHECKPOINTS).glob("step-*")
+    return sorted((f for f in found if re.fullmatch(r"step-\d{8}", f.name)), reverse=True)
 
 
 def step_of(folder: Path) -> int:

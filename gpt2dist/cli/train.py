@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpt2dist.cli.arguments import Verbs, add_recipe, say
+from gpt2dist.run_files import require_name
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -30,5 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = resolve(arguments.recipe, arguments.overrides)  # before anything slow is imported
     from gpt2dist.train.driver import Launch, train
 
+    if arguments.name is not None:
+        require_name(arguments.name, "--name")
     launch = Launch(arguments.name, arguments.fresh, arguments.local, arguments.started_at)
     return train(config, launch, say=say).exit_code

@@ -37,7 +37,13 @@ from gpt2dist.run_files import (
     write_error,
 )
 from gpt2dist.stop_signal import StopOnSignal
-from gpt2dist.track.ledger import Attempt, paid_since, price_usd_per_hour
+from gpt2dist.track.ledger import (
+    OWN_MACHINE,
+    PRICE_VARIABLE,
+    Attempt,
+    paid_since,
+    price_usd_per_hour,
+)
 from gpt2dist.track.progress import Progress
 from gpt2dist.train import ray_run, run_folder
 from gpt2dist.train.conclude import (
@@ -79,6 +85,12 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     if done is not None:
         return done
     price = price_usd_per_hour(config.cluster, os.environ)
+    if config.budget.usd is not None and price[1] == OWN_MACHINE:
+        raise BadInput(
+            f"budget.usd={config.budget.usd:g} cannot be kept: this machine has no price; set "
+            f"cluster.usd_per_hour (0 if it is free), {PRICE_VARIABLE}, or cluster.watts and "
+            "cluster.usd_per_kwh"
+        )
     placement = _place(config, launch)
     dataset = _dataset(config, launch, say)
     run_folder.set_up(run_dir, config, fresh=launch.fresh)

@@ -19,6 +19,12 @@ def set_up(run_dir: Path, config: Config, *, fresh: bool) -> None:
     belongs to a different identity, naming what differs.
     """
     if fresh and run_dir.exists():
+        visible = any(not path.name.startswith(".") for path in run_dir.iterdir())
+        if visible and not (run_dir / CONFIG_FILE).is_file():
+            raise BadInput(
+                f"--fresh sets a run aside, and {run_dir} is none (no {CONFIG_FILE}); move it away "
+                "yourself or use another --name"
+            )
         with locked(run_dir / DRIVER_LOCK):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))

@@ -57,6 +57,27 @@ def test_a_source_without_text(refused, tmp_path):
     assert str(tmp_path / "empty") in line
 
 
+@pytest.mark.parametrize(
+    "name", [".", "..", "../x", "/tmp", "a/b", "a\nb", "\x1b[2J", "", "x" * 101, "é", "-x"]
+)
+def test_a_name_that_is_a_path_or_no_name(refused, name):
+    line = refused("--local", f"--name={name}", "--fresh")
+    assert f"--name={name!r} must be at most 100 letters, digits" in line
+
+
+def test_a_folder_that_is_no_run_is_not_set_aside(refused, shards, tmp_path):
+    (tmp_path / "runs" / "letters").mkdir(parents=True)
+    (tmp_path / "runs" / "letters" / "mine.txt").write_text("keep")
+    line = refused("--local", f"data.source={shards}", "--name=letters", "--fresh")
+    assert "is none (no config.yaml)" in line
+
+
+def test_dollars_without_a_price(refused, shards, monkeypatch):
+    monkeypatch.delenv("GPT2DIST_USD_PER_HOUR", raising=False)
+    line = refused("--local", f"data.source={shards}", "budget.usd=1")
+    assert "budget.usd=1 cannot be kept: this machine has no price" in line
+
+
 def test_truncated_shards(refused, damaged):
     shard = max(damaged.glob("*.bin"))
     os.truncate(shard, shard.stat().st_size - 10)

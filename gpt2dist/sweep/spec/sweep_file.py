@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -15,6 +14,7 @@ from gpt2dist.config.load import flatten, read_yaml, resolve, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.config.typed import convert
 from gpt2dist.errors import BadInput
+from gpt2dist.run_files import require_name
 from gpt2dist.sweep.spec.space import nearest, read_space
 from gpt2dist.sweep.spec.sweep import (
     Listed,
@@ -62,7 +62,7 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
         sections["search"] = dataclasses.replace(sections["search"], kind=kind)
     seeds = tree.get("seeds", config.train.seed)
     sweep = Sweep(
-        name=str(tree.get("name", Path(file).stem)),
+        name=require_name(str(tree.get("name", Path(file).stem)), f"{file}: name"),
         file=file,
         base=str(tree["base"]),
         config=config,
@@ -147,8 +147,6 @@ def _comparable(
 
 def _problems(sweep: Sweep) -> Iterator[str]:
     names = list(sweep.objective)
-    if not re.fullmatch(r"\w[\w.-]*", sweep.name):
-        yield f"name={sweep.name!r} must be letters, digits, - _ and ."
     if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
         yield f"seeds={list(sweep.seeds)} must list different whole numbers from 0"
     if not names or any(name not in OBJECTIVES or names.count(name) > 1 for name in names):

@@ -3,7 +3,8 @@
     checkpoints/step-00000250/
         weights-00-00.safetensors     fp32, by parameter name; rank and part in the file name
         optimizer-00-00.safetensors   exp_avg/NAME and exp_avg_sq/NAME
-        state.json                    step, cursor, money, sha256 of every file; written last
+        state.json                    step, cursor, money, sha256 of every file and of itself;
+                                      written last
 
 A checkpoint is written under a temporary name, synced and renamed. One that is not whole is
 never loaded: the newest valid one wins.
@@ -11,6 +12,7 @@ never loaded: the newest valid one wins.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -140,18 +142,22 @@ def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
     """A checkpoint whose every file has the recorded size, and sha256 with `full_check`."""
     try:
         record = json.loads((folder / CHECKPOINT_STATE).read_text())
+        vouched = record.pop("sha256", None)  # early versions wrote none
+        if set(record) != {"format", "state", "files"} or vouched not in (None, _digest(record)):
+            raise ValueError("it does not have its recorded sha256")
         checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in record["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(f"state.json cannot be read ({error})") from None
-    for name, entry in checkpoint.files.items():
+    for name, (size, digest) in sizes.items():
         file = folder / name
         if not file.is_file():
             raise DamagedCheckpointError(f"{name} is missing")
-        if file.stat().st_size != entry["bytes"]:
+        if file.stat().st_size != size:
             raise DamagedCheckpointError(
-                f"{name} has {file.stat().st_size:,} bytes instead of {entry['bytes']:,}"
+                f"{name} has {file.stat().st_size:,} bytes instead of {size:,}"
             )
-        if full_check and sha256_of(file) != entry["sha256"]:
+        if full_check and sha256_of(file) != digest:
             raise DamagedCheckpointError(f"{name} does not have its recorded sha256")
         try:
             with safe_open(file, "pt"):
@@ -227,8 +233,14 @@ def _owners(sizes: Iterable[int], world: int) -> list[int]:
     return owners
 
 
+def _digest(record: Mapping[str, Any]) -> str:
+    """Of what the record says, however it is spaced."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def _finish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
-    (temporary / CHECKPOINT_STATE).write_text(json.dumps(record, indent=1))
+    vouched = {**record, "sha256": _digest(record)}
+    (temporary / CHECKPOINT_STATE).write_text(json.dumps(vouched, indent=1))
     finish_folder(temporary, final)
 
 

@@ -161,7 +161,7 @@ BAD = {
         "resources.gpus=0.25: trials share a GPU's memory, so none can measure what is free",
     ),
     "nothing at once": ({"at_once": 0}, "at_once=0 must be at least 1"),
-    "a name that leaves the folder": ({"name": "../x"}, "name='../x' must be letters"),
+    "a name that leaves the folder": ({"name": "../x"}, "name='../x' must be at most 100 letters"),
 }
 
 

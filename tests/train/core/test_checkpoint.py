@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -70,6 +71,16 @@ def damage_state(folder):
     return "state.json"
 
 
+def rewrite(file, **changes):
+    """Another state, vouched for as a save would."""
+    record = json.loads(file.read_text())
+    del record["sha256"]
+    record["state"].update(changes)
+    text = json.dumps(record, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    file.write_text(json.dumps({**record, "sha256": digest}))
+
+
 @pytest.fixture
 def two_checkpoints(saved, tmp_path):
     """A run folder with steps 3 and 4, both whole."""
@@ -80,9 +91,7 @@ def two_checkpoints(saved, tmp_path):
     newer = tmp_path / "checkpoints" / "step-00000004"
     shutil.copytree(folder / "runs" / "1-2" / "checkpoints" / "step-00000003", older)
     shutil.copytree(older, newer)
-    record = json.loads((newer / "state.json").read_text())
-    record["state"]["step"] = 4
-    (newer / "state.json").write_text(json.dumps(record))
+    rewrite(newer / "state.json", step=4)
     return tmp_path
 
 
@@ -111,9 +120,7 @@ def test_pruning_keeps_the_newest_and_the_best(two_checkpoints):
     base = two_checkpoints / "checkpoints"
     for step, val_loss in ((5, 2.0), (6, 3.0), (7, None), (8, None)):
         shutil.copytree(base / "step-00000004", base / f"step-{step:08d}")
-        record = json.loads((base / f"step-{step:08d}" / "state.json").read_text())
-        record["state"].update(step=step, val_loss=val_loss)
-        (base / f"step-{step:08d}" / "state.json").write_text(json.dumps(record))
+        rewrite(base / f"step-{step:08d}" / "state.json", step=step, val_loss=val_loss)
     checkpoint.prune(two_checkpoints, keep_last=2, keep_best=True, at_step=8)
     kept = [folder.name for folder in checkpoint_folders(two_checkpoints)]
     assert kept == ["step-00000008", "step-00000007", "step-00000005"]
@@ -133,3 +140,37 @@ def test_leftovers_of_an_interrupted_save_never_count(two_checkpoints):
     assert checkpoint.newest_valid(two_checkpoints, pytest.fail).state.step == 3
     remove_partials(base)
     assert [path.name for path in base.iterdir()] == ["step-00000003"]
+
+
+def test_no_flipped_bit_of_the_record_trains_on_unnoticed(two_checkpoints):
+    """Each bit in turn: the record is refused, or says what it said."""
+    folder = checkpoint_folders(two_checkpoints)[0]
+    file = folder / "state.json"
+    original, content = checkpoint.load(folder, full_check=False), bytearray(file.read_bytes())
+    refused = 0
+    for bit in range(8 * len(content)):
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        try:
+            found = checkpoint.load(folder, full_check=False)
+            assert (found.state, found.files) == (original.state, original.files), bit
+        except checkpoint.DamagedCheckpointError:
+            refused += 1
+        content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    assert refused > 4 * len(content), "most bits carry something"
+
+
+def test_a_record_of_an_early_version_is_read(two_checkpoints):
+    folder = checkpoint_folders(two_checkpoints)[0]
+    record = json.loads((folder / "state.json").read_text())
+    del record["sha256"]
+    (folder / "state.json").write_text(json.dumps(record))
+    assert checkpoint.load(folder).files == record["files"]
+
+
+def test_stray_folders_are_no_checkpoints(two_checkpoints):
+    whole = checkpoint_folders(two_checkpoints)
+    for stray in ("step-abc", f"{whole[0].name}.bak", "step-9"):
+        (whole[0].parent / stray).mkdir()
+    assert checkpoint_folders(two_checkpoints) == whole
