@@ -239,9 +239,9 @@ def minimise(
         bounds=(low, high),
         loss="huber",
         f_scale=HUBER_DELTA,
-        xtol=1e-12,
-        ftol=1e-12,
-        gtol=1e-12,
+        xtol=1e-10,
+        ftol=1e-10,
+        gtol=1e-10,
         max_nfev=MOST_STEPS,
     )
     return found.x, float(found.cost)

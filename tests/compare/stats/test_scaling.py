@@ -37,7 +37,6 @@ def fit(observations):
 @pytest.mark.parametrize(
     "law",
     [
-        EPOCH,
         Law(1.69, 406.4, 0.34, 410.7, 0.28, "Hoffmann et al., arXiv:2203.15556, approach 3"),
         Law(0.5, 30.0, 0.15, 90.0, 0.22, "shallow"),
         Law(2.4, 5e4, 0.7, 2e5, 0.6, "steep"),
@@ -146,6 +145,10 @@ def test_fit_of_open_lm_on_c4_is_close_to_the_published_one():
 def test_runs_that_cannot_support_a_fit_are_refused(sizes, tokens, complaint):
     with pytest.raises(BadInput, match=complaint):
         fit_scaling(grid_of(EPOCH, sizes, tokens))
+
+
+def test_a_forced_fit_says_what_is_doubtful():
+    sizes, tokens = (1e7, 5e7, 1e8), (1e9, 1.5e9, 2e9)
     assert fit_scaling(grid_of(EPOCH, sizes, tokens), force=True).doubts
 
 
