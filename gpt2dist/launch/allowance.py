@@ -47,7 +47,9 @@ class Reserve:
     grace_s: float = GRACE_S
     "The task's env GRACE_S."
     upload_s: float = UPLOAD_S
-    "The task's env UPLOAD_S; 0 where there is no bucket."
+    "The task's env UPLOAD_S; what the run leaves of its time is there for the upload too."
+    bucket: bool = True
+    "False: there is nowhere to upload to."
 
     @classmethod
     def of(cls, plan: Plan, *, bucket: bool) -> Reserve:
@@ -57,11 +59,12 @@ class Reserve:
         save_s = checkpoint_seconds(plan.params)
         grace_s = 60 + 2 * (plan.throughput.step_seconds + evaluation_s + save_s)
         upload_s = 60 + 2 * plan.params * CHECKPOINT_BYTES_PER_PARAM / UPLOAD_BYTES_PER_S
-        return cls(max(LEAST_GRACE_S, math.ceil(grace_s)), math.ceil(upload_s) if bucket else 0)
+        return cls(max(LEAST_GRACE_S, math.ceil(grace_s)), math.ceil(upload_s), bucket)
 
     @property
     def seconds(self) -> float:
-        return OWN_STOP_S + self.grace_s + self.upload_s + IDLE_MINUTES * 60 + TEARDOWN_S
+        upload_s = self.upload_s if self.bucket else 0.0
+        return OWN_STOP_S + self.grace_s + upload_s + IDLE_MINUTES * 60 + TEARDOWN_S
 
     def beyond_plan_usd(self, usd_per_hour: float) -> float:
         """What it adds to a plan, which counts the idle minutes itself."""

@@ -55,7 +55,7 @@ def launch(
             "for the checkpoints, or launch without --spot"
         )
     choice = choose(target)
-    reserve = Reserve.of(choice.plan, bucket=request.bucket is not None)
+    reserve = Reserve.of(choice.plan, bucket=bool(request.bucket or target.bucket))
     budget_usd = default_budget_usd(choice.plan, reserve) if request.usd is None else request.usd
     require_affordable(target, choice.plan, reserve, budget_usd)
     name = request.name or new_name(target)

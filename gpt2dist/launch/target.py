@@ -39,6 +39,11 @@ class Target:
     data_ready: bool = False
     "Prepared shards are given with it."
 
+    @property
+    def bucket(self) -> str:
+        """Where the task file itself copies runs to; empty without."""
+        return str(((self.tree or {}).get("envs") or {}).get("BUCKET") or "")
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -164,7 +164,7 @@ def test_the_default_budget_buys_the_plan_to_its_upper_end(bench, on, overrides)
     assert bench.launch(on=on, overrides=overrides, provider="runpod") == 0
     envs, record = bench.task()["envs"], read_record(Path("runs"), "run1")
     idle_usd = record.usd_per_hour * 5 / 60
-    reserve = Reserve(float(envs["GRACE_S"]), float(envs["UPLOAD_S"]))
+    reserve = Reserve(float(envs["GRACE_S"]), float(envs["UPLOAD_S"]), bucket=False)
     allowance = Allowance(float(envs["BUDGET_USD"]), record.usd_per_hour, 0.0, reserve)
     assert allowance.run_usd >= record.plan["usd_range"][1] - idle_usd
     assert allowance.run_usd < record.plan["usd_range"][1] - idle_usd + 1
@@ -176,6 +176,17 @@ def test_the_default_budget_buys_the_plan_to_its_upper_end(bench, on, overrides)
 def test_a_bucket_is_given_time_for_the_last_upload(bench):
     bench.launch(bucket="s3://mine/runs")
     assert float(bench.task()["envs"]["UPLOAD_S"]) >= 2 * 12 * 124_439_808 / 100e6
+
+
+def test_a_bucket_in_the_task_file_is_given_that_time_too(bench):
+    task = yaml.safe_load((ROOT / "sky" / "rtx4090_124m.yaml").read_text())
+    task["envs"]["BUCKET"] = "s3://mine/runs"
+    Path("task.yaml").write_text(yaml.safe_dump(task))
+    bench.launch("task.yaml")
+    bench.launch("sky/rtx4090_124m.yaml", name="run2")
+    assert bench.task()["envs"]["UPLOAD_S"] == "90"
+    reserves = [line.split("reserve $")[1] for line in bench.said if "reserve $" in line]
+    assert float(reserves[0].split()[0]) > float(reserves[1].split()[0])
 
 
 def test_shards_that_are_given_are_not_prepared_again(bench):

@@ -43,9 +43,8 @@ def assignments(environ: Mapping[str, str], runs: Path, now: float) -> dict[str,
     spent_usd = spent_now(past_usd, (billed_from, last_seen_at), now, price * nodes)
     reserve = Reserve(
         amount_at("GRACE_S", environ.get("GRACE_S") or f"{GRACE_S}", cloud),
-        amount_at("UPLOAD_S", environ.get("UPLOAD_S") or f"{UPLOAD_S}", cloud)
-        if environ.get("BUCKET")
-        else 0.0,
+        amount_at("UPLOAD_S", environ.get("UPLOAD_S") or f"{UPLOAD_S}", cloud),
+        bucket=bool(environ.get("BUCKET")),
     )
     allowance = Allowance(budget_usd, price * nodes, spent_usd, reserve)
     return {

@@ -14,6 +14,7 @@
 #   DATA           prepared shards to fetch: s3://..., gs://... or a folder; may be empty
 #   OVERRIDES      more settings of the run, quoted as for a shell: train.tokens=2.5e9
 #   GRACE_S        between SIGTERM at the deadline and SIGKILL; 300
+#   UPLOAD_S       for the last upload after that; 600
 #   SHARE          nfs: rank 0's runs/ and data/ appear on every node
 #
 # Exit code: CMD's; 124 or 137 when it was ended at the deadline; 2 when the budget is spent.
@@ -30,14 +31,17 @@ for name in HF_TOKEN MLFLOW_TRACKING_URI MLFLOW_TRACKING_USERNAME MLFLOW_TRACKIN
 done
 
 source gpt2dist/launch/machine/deadline.sh
-mirror='' UPLOAD_S=600
+mirror='' ends=0
 
 finish() {
   local code=$?
   trap '' TERM INT HUP
   if [ -n "$mirror" ]; then
     kill "$mirror" 2>/dev/null || true
-    timeout --kill-after=5 "$UPLOAD_S" python -m gpt2dist.launch.machine.mirror push "$BUCKET" runs ||
+    # A run that ended early leaves its time to the upload; 0 is no limit: the machine is free.
+    local left=0
+    if ((ends > 0)); then left=$((ends > SECONDS ? ends - SECONDS : 1)); fi
+    timeout --kill-after=5 "$left" python -m gpt2dist.launch.machine.mirror push "$BUCKET" runs ||
       echo "rented: the last upload to $BUCKET failed" >&2
   fi
   mkdir -p "$HOME/.gpt2dist"
@@ -63,6 +67,7 @@ account=$(python -m gpt2dist.launch.machine.allot)
 eval "$account"
 echo "rented: \$$SPENT_USD of \$$BUDGET_USD spent; the run may spend \$$RUN_BUDGET_USD and is" \
   "ended after ${DEADLINE_S} s (0: never)"
+if ((DEADLINE_S > 0)); then ends=$((counted + DEADLINE_S + ${GRACE_S%.*} + ${UPLOAD_S%.*})); fi
 trap finish EXIT
 
 if [ -n "${DATA:-}" ]; then

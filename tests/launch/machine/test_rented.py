@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gpt2dist.launch.allowance import Reserve
+from gpt2dist.launch.allowance import Allowance, Reserve
 
 ROOT = Path(__file__).resolve().parents[3]
 DEADLINE = ROOT / "gpt2dist" / "launch" / "machine" / "deadline.sh"
@@ -80,7 +80,7 @@ def test_the_command_gets_price_budget_and_settings(machine):
     words, price, since, has_token = json.loads(done.stdout.splitlines()[-1])
     assert words[:2] == ["train.tokens=1e9", "data.source=my texts/*.txt"]
     assert words[2].startswith("budget.usd=")
-    kept_s = Reserve(upload_s=0).seconds  # there is no bucket
+    kept_s = Reserve(bucket=False).seconds
     assert float(words[2].split("=")[1]) == pytest.approx(15 - kept_s / 3600 * 1.39, abs=1e-3)
     assert price == "1.39"
     assert abs(float(since) - time.time()) < 120
@@ -218,6 +218,24 @@ def test_a_run_goes_on_from_the_bucket_and_returns_there_even_when_it_fails(mach
     done = rented(machine, more, BUCKET=str(bucket))
     assert done.returncode == 1
     assert (bucket / RUN / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_the_last_upload_has_the_time_that_the_run_left(machine, tmp_path):
+    """As `timeout` is told, through a stand-in that notes it: all of the budget but the end."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    noting = f'#!/bin/sh\necho "$@" >> {tmp_path}/limits\nexec {shutil.which("timeout")} "$@"\n'
+    (programs / "timeout").write_text(noting)
+    (programs / "timeout").chmod(0o755)
+    (tmp_path / "bucket").mkdir()
+    envs = {"BUCKET": str(tmp_path / "bucket"), "GRACE_S": "120", "UPLOAD_S": "1"}
+    done = rented(machine, "true", **envs, PATH=f"{programs}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    last = (tmp_path / "limits").read_text().splitlines()[-1]
+    assert "mirror push" in last
+    reserve = Reserve(120, 1)
+    whole_s = Allowance(15.0, 1.39, 0.0, reserve).deadline_s + 120 + 1
+    assert whole_s - 120 < int(last.split()[1]) <= whole_s
 
 
 def test_what_earlier_machines_spent_counts(machine, tmp_path):
