@@ -71,7 +71,7 @@ def test_trials_on_a_machine_of_ones_own_pay_nothing_of_the_rented_one(tmp_path)
 
 
 def test_trials_side_by_side_on_one_machine_each_pay_their_share(tmp_path):
-    """30 s of a machine of a dollar a second: two trials had 20 s of it together, 10 s were setup."""
+    """30 s at a dollar a second: two trials had 20 s of it together, 10 s were setup."""
     sweeper = sweeper_of(sweep_of(tmp_path, budget={"usd": 500.0}, at_once=2), 25 / 3600)
     for _ in range(2):
         assert isinstance(sweeper.next(), TrialProcess)
