@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import secrets
@@ -73,9 +74,9 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def remove_partials(folder: Path) -> None:
-    """Clears away what killed writers left in a folder; nobody may be writing there."""
-    for leftover in folder.glob(".*partial*"):
+def remove_partials(folder: Path, of: str = "") -> None:
+    """Clears away what killed writers left in a folder, all or `of` one name; nobody may write."""
+    for leftover in folder.glob(f".{glob.escape(of)}*partial*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
