@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a deprecation warning
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",  # nobody scrapes them; the rows are ours
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # who leaves Ray does not want another
 }
 _OWN_CLUSTER_ENVIRONMENT = {
     # One process less to start: a Ray of our own on one machine never announces a preemption.

@@ -93,7 +93,8 @@ def conclude(
     kind, reason, code = ended
     if not (run_dir / ROWS_FILE).exists() or not (run_dir / LEDGER_FILE).exists():
         # Over before rank 0 could open its records: there is nothing to sum up.
-        if kind == "interrupted":
+        if kind in ("interrupted", "budget"):
+            say(f"{kind}: {reason}")
             return RunResult(run_dir, kind, reason, code, {})
         raise RunFailure(reason) if code == 1 else BadInput(reason)
     rows = read_rows(run_dir / ROWS_FILE)
@@ -130,9 +131,8 @@ def how_ended(run_dir: Path, error: BaseException | None, signals: StopOnSignal)
     outcome = read_outcome(run_dir)
     if outcome is not None:
         kind, reason = outcome["kind"], outcome["reason"]
-        if kind == "interrupted":
-            return HowEnded(kind, reason, signals.exit_code)
-        return HowEnded(kind, reason, outcome.get("exit_code", 0))
+        usual = signals.exit_code if kind == "interrupted" else 0
+        return HowEnded(kind, reason, outcome.get("exit_code", usual))
     if signals.received is not None:
         return HowEnded("interrupted", "stopped before the first step", signals.exit_code)
     text = " ".join(str(error).split()) if error else "the workers left without a word"

@@ -56,10 +56,12 @@ from gpt2dist.train.conclude import (
 from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
+from gpt2dist.train.waiting import Waiting
 from gpt2dist.train.watch import Watcher
 from gpt2dist.train.worker import train_alone
 
 POLL_SECONDS = 0.2
+LEAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,14 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
 
 
 def _train_on_ray(job: Job, watcher: Watcher) -> BaseException | None:
+    waiting = Waiting(job, watcher.note)
     run = ray_run.start_training(job)
     while not run.wait(POLL_SECONDS):
         watcher.poll()
+        if waiting.look(ray_run.machines(), watcher.stage):
+            ray_run.leave()
+            run.wait(LEAVE_SECONDS)
+            return None
     return run.error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from gpt2dist.run_files import EVENTS_FILE, ROWS_FILE, Tail
 from gpt2dist.track.progress import Progress
@@ -23,8 +24,14 @@ class Watcher:
         self._rows = Tail(run_dir / ROWS_FILE)
         self._attempt_id, self._progress = attempt_id, progress
         self._on_first_row = on_first_row
+        self.stage: Literal["waiting", "starting", "training"] = "waiting"
+        "Workers have no place; run, and have not opened the run's records; have."
         self._opened = False
         self._shown_step = 0
+
+    def note(self, text: str) -> None:
+        """Show something that the driver itself has seen."""
+        self._progress.note(text)
 
     def poll(self) -> None:
         """Show what is new since the last call."""
@@ -33,7 +40,11 @@ class Watcher:
                 # Rows of rolled-back steps are gone from here on; older ones were shown before.
                 self._shown_step = event["step"]
                 self._progress.tick(event["step"])
-                self._opened = True
+                self._opened, self.stage = True, "training"
+            elif event.get("workers") is False:
+                self.stage = "waiting"
+            elif event.get("workers") and self.stage == "waiting":
+                self.stage = "starting"
             elif "note" in event:
                 self._progress.note(event["note"])
         if self._opened:
