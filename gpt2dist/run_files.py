@@ -32,7 +32,7 @@ MLFLOW_FILE = "mlflow.json"
 "Which MLflow run belongs to the folder."
 ERROR_FILE = "error.log"
 STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
-DRIVER_LOCK, RANK_LOCK = ".driver.lock", ".rank0.lock"
+DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK = ".driver.lock", ".rank0.lock", ".ledger.lock"
 CHECKPOINTS, CHECKPOINT_STATE = "checkpoints", "state.json"
 
 SWEEPS = "sweeps"

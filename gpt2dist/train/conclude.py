@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +81,22 @@ def already_finished(run_dir: Path, config: Config, say: Callable[[str], None]) 
     ):
         say(line)
     return RunResult(run_dir, "finished", summary["reason"], 0, summary)
+
+
+def stopped_before_start(run_dir: Path, reason: str, say: Callable[[str], None]) -> RunResult:
+    """The result of a run whose budget does not pay for another start."""
+    account, summary = Account.read(run_dir / LEDGER_FILE), dict[str, Any]()
+    with suppress(BadInput):
+        summary = read_summary(run_dir) | {
+            "ended": "budget",
+            "reason": reason,
+            "seconds": account.seconds,
+            "usd": account.usd,
+            "attempts": account.attempt_count,
+        }
+        write_summary(run_dir, summary)
+    say(f"budget: {reason}; the same command continues this run, with a larger budget")
+    return RunResult(run_dir, "budget", reason, 0, summary)
 
 
 def conclude(

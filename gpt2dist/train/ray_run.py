@@ -15,15 +15,17 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.plan.placement import Machine
 from gpt2dist.ray_session import InThread, start_ray
 from gpt2dist.run_files import MANIFEST, add_event, read_outcome, write_error, write_outcome
-from gpt2dist.train.core.control import Control
 from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
+
+if TYPE_CHECKING:
+    from gpt2dist.train.core.control import Control
 
 VISIBLE_WITHIN_SECONDS = 5.0
 "Network file systems may show a new file some seconds late."
@@ -36,6 +38,11 @@ class RayCluster:
     "One of the machines that will train."
     gpus: int
     cores: int
+    machines: int = 1
+
+    def used_by(self, workers: int) -> int:
+        """Machines on which so many workers run: GPUs are filled one machine after the other."""
+        return -(-workers // self.machine.gpus) if self.gpus else min(workers, self.machines)
 
 
 def connect() -> RayCluster:
@@ -58,7 +65,7 @@ def connect() -> RayCluster:
         machine = replace(machine, gpus=max(int(node.get("GPU", 0)) for node in alive))
         # A node may offer more CPUs than it has cores, so that data tasks are admitted.
         cores = min(int(resources.get("CPU", 1)), len(alive) * machine.cpu_cores)
-        return RayCluster(machine, gpus, cores)
+        return RayCluster(machine, gpus, cores, len(alive))
 
 
 def machines() -> dict[str, str]:
@@ -67,6 +74,14 @@ def machines() -> dict[str, str]:
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in nodes}
+
+
+def placement_waits() -> bool:
+    """Whether workers, of this run or another, wait for machines with room for them."""
+    from ray.util import placement_group_table
+
+    states = [group["state"] for group in placement_group_table().values()]
+    return "PENDING" in states or "RESCHEDULING" in states
 
 
 def leave() -> None:
@@ -93,8 +108,9 @@ def start_training(job: Job) -> InThread:
 
 
 def _fit(job: Job) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     # The driver keeps the deadline to join; should it ever not, Ray gives up by itself.
@@ -158,6 +174,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    from gpt2dist.train.core.control import Control
     from gpt2dist.train.worker import train_rank
 
     job, control = arguments["job"], Control()

@@ -3,45 +3,74 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpt2dist.config.load import dump, flatten, identity, load_dumped, to_tree
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.disk import locked, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.run_files import CONFIG_FILE, DRIVER_LOCK, OUTCOME_FILE, STOP_FILE
+from gpt2dist.run_files import (
+    CONFIG_FILE,
+    DRIVER_LOCK,
+    LEDGER_FILE,
+    LEDGER_LOCK,
+    OUTCOME_FILE,
+    ROWS_FILE,
+    STOP_FILE,
+)
 
 
-def set_up(run_dir: Path, config: Config, *, fresh: bool) -> None:
-    """Make the folder ready for `config`: new, or a run of the same identity to continue.
+@contextmanager
+def taken(run_dir: Path, config: Config, *, fresh: bool) -> Iterator[None]:
+    """The folder, this driver's until the block ends: new, or a run of the same identity.
 
     With `fresh` an existing folder is kept under another name. Raises BadInput when the folder
-    belongs to a different identity, naming what differs.
+    belongs to a different identity, naming what differs. A BadInput inside the block leaves
+    everything as it was, unless rank 0 had begun.
     """
-    if fresh and run_dir.exists():
-        visible = any(not path.name.startswith(".") for path in run_dir.iterdir())
-        if visible and not (run_dir / CONFIG_FILE).is_file():
-            raise BadInput(
-                f"--fresh sets a run aside, and {run_dir} is none (no {CONFIG_FILE}); move it away "
-                "yourself or use another --name"
-            )
-        with locked(run_dir / DRIVER_LOCK):
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    aside = _set_aside(run_dir) if fresh and run_dir.exists() else None
     written = run_dir / CONFIG_FILE
-    if written.exists():
+    is_new, ours = not written.exists(), [CONFIG_FILE, DRIVER_LOCK, LEDGER_LOCK]
+    if not (run_dir / LEDGER_FILE).exists():
+        ours.append(LEDGER_FILE)
+    if not is_new:
         _require_same(run_dir, load_dumped(written), config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFailure(f"cannot write to the run folder {run_dir}: {error.strerror}") from None
+    try:
+        with locked(run_dir / DRIVER_LOCK, wait_seconds=5):
+            if is_new:
+                write_atomically(written, dump(config))
+            for leftover in (STOP_FILE, OUTCOME_FILE):
+                (run_dir / leftover).unlink(missing_ok=True)
+            yield
+    except BadInput:
+        if is_new and not (run_dir / ROWS_FILE).exists():
+            for name in ours:
+                (run_dir / name).unlink(missing_ok=True)
+            with suppress(OSError):  # it was there before, or holds what is not ours
+                for folder in [run_dir] if aside else made:
+                    folder.rmdir()
+                if aside:
+                    aside.rename(run_dir)
+        raise
 
 
-def claim(run_dir: Path, config: Config) -> None:
-    """Write the config and remove what the last attempt left; call it under the driver's lock."""
-    write_atomically(run_dir / CONFIG_FILE, dump(config))
-    for leftover in (STOP_FILE, OUTCOME_FILE):
-        (run_dir / leftover).unlink(missing_ok=True)
+def _set_aside(run_dir: Path) -> Path:
+    visible = any(not path.name.startswith(".") for path in run_dir.iterdir())
+    if visible and not (run_dir / CONFIG_FILE).is_file():
+        raise BadInput(
+            f"--fresh sets a run aside, and {run_dir} is none (no {CONFIG_FILE}); move it away "
+            "yourself or use another --name"
+        )
+    with locked(run_dir / DRIVER_LOCK):
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
 
 
 def open_run(run: str, runs_dir: str = "runs") -> tuple[Path, Config]:

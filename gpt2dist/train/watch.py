@@ -9,6 +9,9 @@ from typing import Literal
 from gpt2dist.run_files import EVENTS_FILE, ROWS_FILE, Tail
 from gpt2dist.track.progress import Progress
 
+Stage = Literal["waiting", "starting", "training"]
+"No worker runs; they run; rank 0 has opened the run's records and keeps its budget."
+
 
 class Watcher:
     """What the driver shows of a run whose rank 0 is another process."""
@@ -24,14 +27,9 @@ class Watcher:
         self._rows = Tail(run_dir / ROWS_FILE)
         self._attempt_id, self._progress = attempt_id, progress
         self._on_first_row = on_first_row
-        self.stage: Literal["waiting", "starting", "training"] = "waiting"
-        "Workers have no place; run, and have not opened the run's records; have."
+        self.stage: Stage = "waiting"
         self._opened = False
         self._shown_step = 0
-
-    def note(self, text: str) -> None:
-        """Show something that the driver itself has seen."""
-        self._progress.note(text)
 
     def poll(self) -> None:
         """Show what is new since the last call."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpt2dist.run_files import checkpoint_folders, step_of
-from gpt2dist.track.ledger import read_attempts
+from gpt2dist.track.attempts import read_attempts
 from tests.cluster.hosts import ADDRESSES, Host, Program, TwoHosts, why_not
 from tests.train.command import (
     BATCH_TOKENS,
@@ -183,7 +183,7 @@ def test_a_run_that_lost_a_machine_ends_at_the_deadline(cluster, scratch, letter
     hosts = TwoHosts(scratch)
     request.addfinalizer(hosts.end)
     first, second = hosts
-    run_dir, join_s = scratch / "lonely", 30.0
+    run_dir, join_s = scratch / "lonely", 3.0
     words = ["gpt2dist", "train", "debug", *RECIPE, f"data.source={letters}",
              f"paths.runs={scratch}", "track.mlflow=false", "--name", run_dir.name,
              f"cluster.join_minutes={join_s / 60}", "cluster.usd_per_hour=3600"]  # fmt: skip
@@ -200,7 +200,7 @@ def test_a_run_that_lost_a_machine_ends_at_the_deadline(cluster, scratch, letter
     summary = summary_of(run_dir)
     assert (summary["ended"], summary["machines"]) == ("interrupted", 2)
     found = re.fullmatch(
-        rf"no place for 2 workers within cluster.join_minutes=0.5: machine {second.address} "
+        rf"no place for 2 workers within cluster.join_minutes=0.05: machine {second.address} "
         rf"\({second.name}\), last seen at (.*), is gone",
         summary["reason"],
     )

@@ -32,6 +32,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         "gpt2dist.train.driver",
+        "gpt2dist.train.worker",
         "gpt2dist.track.curve",
         "matplotlib.backends.backend_agg",
         "deepspeed.runtime.zero.muon.original_muon",  # with torch's compiler, which it imports

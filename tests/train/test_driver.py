@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from gpt2dist.cli.main import main
+from gpt2dist.disk import locked
+from gpt2dist.run_files import RANK_LOCK
+from gpt2dist.track.ledger import Account
 from tests.train.command import (
     BATCH_TOKENS,
     DEADLINE_SECONDS,
@@ -159,6 +163,37 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_pays_for_both_attempts(runs, 
     spent = [row["usd"] for row in rows]
     assert spent == sorted(spent)
     assert spent[-1] > lived[0]
+
+
+def test_a_start_that_is_killed_is_paid_for(runs, tiny):
+    """Rank 0 waits for one that has not ended; nothing of the run has begun when it is killed."""
+    run_dir = runs / "waiting"
+    run_dir.mkdir()
+    with locked(run_dir / RANK_LOCK):
+        words = [*tiny, "--name", "waiting", "cluster.usd_per_hour=3600"]
+        command = Command(runs, *words)
+        ledger = run_dir / "ledger.json"
+        wait_until(lambda: ledger.exists() and Account.read(ledger).usd > 3, command.is_alive)
+        os.kill(command.pid, signal.SIGKILL)
+        command.ends_with(-signal.SIGKILL)
+    killed = Account.read(ledger)
+    assert not rows_of(run_dir)
+    Command(runs, *words, "budget.tokens=256").ends_with(0)
+    assert summary_of(run_dir)["attempts"] == 2
+    assert summary_of(run_dir)["usd"] > killed.usd > 3
+
+
+def test_a_run_over_its_budget_sets_nothing_up(runs, tiny, capsys):
+    words = [*tiny, "--name", "over", "cluster.usd_per_hour=3600"]
+    Command(runs, *words, "budget.tokens=256").ends_with(0)
+    steps, spent = last_step(runs / "over"), Account.read(runs / "over" / "ledger.json").usd
+    words.remove("--local")  # under Ray, and with more workers than there are cores
+    assert main([*words, "budget.usd=0.01", "cluster.workers=4096"]) == 0
+    summary, said = summary_of(runs / "over"), capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert f"budget.usd=0.01: ${summary['usd']:,.2f} spent, already past it" in said
+    assert summary["usd"] == Account.read(runs / "over" / "ledger.json").usd > spent
+    assert (summary["ended"], summary["attempts"], summary["steps"]) == ("budget", 2, steps)
 
 
 def test_a_token_budget_is_never_passed_and_a_larger_one_goes_on(runs, tiny, undisturbed):

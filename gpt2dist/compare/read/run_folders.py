@@ -20,7 +20,8 @@ from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
-from gpt2dist.track.ledger import OWN_MACHINE, Attempt, read_attempts
+from gpt2dist.track.attempts import Attempt, read_attempts, total_spent
+from gpt2dist.track.ledger import OWN_MACHINE
 from gpt2dist.track.rows import read_rows
 from gpt2dist.track.summary import read_summary
 
@@ -99,7 +100,7 @@ def _usd(attempts: list[Attempt]) -> float | None:
     """None where any attempt ran on a machine without a price."""
     if not attempts or any(attempt.price_source == OWN_MACHINE for attempt in attempts):
         return None
-    return sum(attempt.usd for attempt in attempts)
+    return total_spent(attempts).usd
 
 
 def _gpu_hours(attempts: list[Attempt], workers: int | None) -> float | None:
@@ -107,7 +108,7 @@ def _gpu_hours(attempts: list[Attempt], workers: int | None) -> float | None:
     if not attempts or workers is None:
         return None
     per_machine = workers / attempts[-1].machines
-    return sum(attempt.seconds * attempt.machines for attempt in attempts) / 3600 * per_machine
+    return total_spent(attempts).machine_seconds / 3600 * per_machine
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
