@@ -1,6 +1,5 @@
 """How many cores Ray is told of, and who can reach it."""
 
-import ipaddress
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import psutil
 
 from gpt2dist.ray_session import usable_cores
+from tests.train.command import reachable_from_elsewhere
 
 BOUND = """
 import os
@@ -32,24 +32,6 @@ def test_nobody_else_reaches_the_ray_of_one_machine(ray_cluster):
     workers = {ray.get(task.remote())}
     family = psutil.Process().children(recursive=True)
     assert workers <= {process.pid for process in family}
-    sockets = [
-        (ipaddress.IPv6Address(address) if ":" in address else ipaddress.IPv4Address(address), name)
-        for process in [psutil.Process(), *family]
-        for address, name in _listening(process)
-    ]
-    assert {"gcs_server", "raylet"} <= {name for _, name in sockets}
-    assert [name for address, name in sockets if not _is_loopback(address)] == []
-
-
-def _listening(process: psutil.Process) -> list[tuple[str, str]]:
-    name = process.name()
-    return [
-        (found.laddr.ip, name)
-        for found in process.net_connections("inet")
-        if found.status == psutil.CONN_LISTEN
-    ]
-
-
-def _is_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    names = {process.name() for process in family}
+    assert {"gcs_server", "raylet"} <= names
+    assert reachable_from_elsewhere([psutil.Process(), *family]) == []

@@ -6,15 +6,19 @@ all but a second of such a run.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import multiprocessing
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 DEADLINE_SECONDS = 180.0
 TOTAL_STEPS, BATCH_TOKENS = 120, 128
@@ -88,6 +92,20 @@ def wait_until(truth: Callable[[], Any], alive: Callable[[], bool] = lambda: Tru
         assert alive(), "the process ended too early"
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+    return found
+
+
+def reachable_from_elsewhere(processes: Iterable[psutil.Process]) -> list[str]:
+    """Command lines of those that listen at an address of the network, once per socket."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    address = ipaddress.ip_address(connection.laddr.ip)
+                    mapped = getattr(address, "ipv4_mapped", None) or address
+                    if not mapped.is_loopback:
+                        found.append(" ".join(process.cmdline()))
     return found
 
 
