@@ -162,9 +162,9 @@ def _presence(run_dir: Path) -> Any:
         def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
             present = not isinstance(current_state, without_workers)
             if present != self.present:
-                self.present = present
                 with contextlib.suppress(OSError):  # Ray would end the run for it
                     add_event(run_dir, workers=present)
+                    self.present = present
 
     return Presence()
 
