@@ -6,12 +6,14 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from gpt2dist.errors import RunFailure
 
@@ -89,6 +91,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of_record(record: Mapping[str, Any]) -> str:
+    """Of what a JSON record says, however it is spaced."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

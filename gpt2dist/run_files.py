@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.disk import write_atomically
+from gpt2dist.disk import sha256_of_record, write_atomically
 from gpt2dist.errors import BadInput
 
 CONFIG_FILE = "config.yaml"
@@ -94,6 +94,18 @@ def checkpoint_folders(run_dir: Path) -> list[Path]:
     """Finished checkpoints, newest first; whether they are whole is not checked."""
     found = (run_dir / CHECKPOINTS).glob("step-*")
     return sorted((f for f in found if re.fullmatch(r"step-\d{8}", f.name)), reverse=True)
+
+
+def checkpoint_record(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json says; OSError or ValueError where it is not as written."""
+    record = json.loads((folder / CHECKPOINT_STATE).read_text())
+    if not isinstance(record, dict):
+        raise ValueError("it is not a record")
+    vouched = record.pop("sha256", None)  # early versions wrote none
+    known = set(record) == {"format", "state", "files"}
+    if not known or vouched not in (None, sha256_of_record(record)):
+        raise ValueError("it does not have its recorded sha256")
+    return record
 
 
 def step_of(folder: Path) -> int:

@@ -142,6 +142,11 @@ def total_spent(attempts: Sequence[Attempt]) -> Spent:
     return Spent(seconds, machine_seconds, usd)
 
 
+def known_attempts(path: Path) -> list[Attempt]:
+    """None yet, where there is no ledger."""
+    return read_attempts(path) if path.exists() else []
+
+
 def read_attempts(path: Path) -> list[Attempt]:
     """The attempts of a ledger file; raises RunFailure naming it when it is damaged."""
     try:
@@ -154,7 +159,7 @@ def read_attempts(path: Path) -> list[Attempt]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunFailure(
             f"{path} is damaged ({error}); what the run has cost is written there: repair it, "
-            "or move it away to count from zero"
+            "or move it away: what the newest checkpoint vouches for is then counted"
         ) from None
     return attempts
 

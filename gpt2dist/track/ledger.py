@@ -19,7 +19,14 @@ from gpt2dist.disk import locked, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import finite_number
 from gpt2dist.run_files import LEDGER_LOCK
-from gpt2dist.track.attempts import Attempt, Clock, Spent, read_attempts, total_spent
+from gpt2dist.track.attempts import (
+    Attempt,
+    Clock,
+    Spent,
+    known_attempts,
+    read_attempts,
+    total_spent,
+)
 
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
 BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
@@ -30,6 +37,8 @@ OWN_MACHINE = "own machine"
 HEARTBEAT_SECONDS = 2.0
 "kill -9 loses at most this much of the account; each heartbeat costs one small fsynced write."
 LOCK_SECONDS = 5.0
+SMALLEST_LOSS = 1e-3
+"Seconds or dollars; a ledger that lacks less of what a checkpoint vouches for lacks nothing."
 
 
 def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tuple[float, str]:
@@ -60,8 +69,28 @@ def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> f
     since = finite_number(text)
     if since is None:
         raise BadInput(f"{BILLED_VARIABLE}={text!r} is not a Unix time; unset it")
-    known = Account.read(ledger).last_seen_here() if ledger.exists() else 0.0
+    known = Account(known_attempts(ledger)).last_seen_here()
     return min(started_at, max(since, known))
+
+
+def shortfall(path: Path, vouched: Spent, source: str, attempt: Attempt) -> Attempt | None:
+    """What the ledger lacks of what `source` vouches for, as an attempt before this one, if any."""
+    known = total_spent(known_attempts(path))
+    seconds, usd = vouched.seconds - known.seconds, vouched.usd - known.usd
+    if seconds < SMALLEST_LOSS and usd < SMALLEST_LOSS:
+        return None
+    seconds, usd = max(seconds, SMALLEST_LOSS), max(usd, 0.0)
+    unpriced = usd == 0 and attempt.price_source == OWN_MACHINE
+    return replace(
+        attempt,
+        attempt_id=f"lost-{attempt.attempt_id}",
+        started_at=attempt.started_at - seconds,
+        last_seen_at=attempt.started_at,
+        machines=1,
+        usd_per_hour=3600 * usd / seconds,
+        price_source=OWN_MACHINE if unpriced else source,
+        host=source,
+    )
 
 
 class Account:
@@ -82,14 +111,18 @@ class Account:
         return len({attempt.attempt_id for attempt in self.attempts})
 
     @property
+    def spent(self) -> Spent:
+        """By all attempts, up to the last heartbeat."""
+        return total_spent(self.attempts)
+
+    @property
     def seconds(self) -> float:
-        """Of all attempts, up to the last heartbeat."""
-        return total_spent(self.attempts).seconds
+        return self.spent.seconds
 
     @property
     def usd(self) -> float:
-        """Of all attempts and machines, up to the last heartbeat."""
-        return total_spent(self.attempts).usd
+        """On all machines."""
+        return self.spent.usd
 
     def last_seen_here(self) -> float:
         """Unix time up to which this machine is in the account; 0.0 where it is not at all.
@@ -133,14 +166,22 @@ class Ledger(Account):
         self._one_thread = threading.RLock()
 
     @classmethod
-    def open(cls, path: Path, attempt: Attempt, *, clock: Clock | None = None) -> Ledger:
+    def open(
+        cls,
+        path: Path,
+        attempt: Attempt,
+        *,
+        lost: Attempt | None = None,
+        clock: Clock | None = None,
+    ) -> Ledger:
         """Continues the attempt of that id, or adds it; time between two openings of one counts.
 
         Workers restarted by a living driver share its attempt: the machines were paid meanwhile.
-        Raises RunFailure when the file is damaged: money is never silently forgotten.
+        `lost`, if any, is counted too. Raises RunFailure when the file is damaged: money is never
+        silently forgotten.
         """
         clock = clock or Clock()
-        attempts = read_attempts(path) if path.exists() else []
+        attempts = known_attempts(path) + ([lost] if lost else [])
         own = [a for a in attempts if a.attempt_id == attempt.attempt_id]
         last = own[-1] if own else attempt.begun(clock)
         if last.boot is not None and last.boot == clock.boot:

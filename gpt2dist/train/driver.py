@@ -21,7 +21,7 @@ from gpt2dist.config.schema import Config
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.human import human_count
+from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.placement import Placement, place
 from gpt2dist.run_files import (
@@ -43,6 +43,7 @@ from gpt2dist.track.ledger import (
     Ledger,
     paid_since,
     price_usd_per_hour,
+    shortfall,
 )
 from gpt2dist.track.mlflow_log import MlflowTracker
 from gpt2dist.track.progress import Progress
@@ -97,11 +98,12 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         )
     attempt_id = f"{int(started_at)}-{secrets.token_hex(3)}"
     with run_folder.taken(run_dir, config, fresh=launch.fresh):
-        ledger_file, outcome_file = run_dir / LEDGER_FILE, run_dir / OUTCOME_FILE
-        since = paid_since(started_at, os.environ, ledger_file)
-        attempt = Attempt.starting(attempt_id, since, price)
-        ledger = Ledger.open(ledger_file, attempt)
-        with ledger.kept(until=outcome_file.exists):
+        since = paid_since(started_at, os.environ, run_dir / LEDGER_FILE)
+        known = run_folder.vouched(run_dir)
+        ledger = _open_ledger(run_dir, Attempt.starting(attempt_id, since, price), known, say)
+        with ledger.kept(until=(run_dir / OUTCOME_FILE).exists):
+            if known is not None:
+                run_folder.restore_rows(run_dir, config, known, say)
             over = _over_budget(run_dir, config, ledger)
             if over is None:
                 job = _prepare(config, launch, run_dir, ledger, say)
@@ -111,6 +113,21 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         if over is not None:
             return stopped_before_start(run_dir, over, say)
         return conclude(run_dir, job, ended, mlflow, say)
+
+
+def _open_ledger(
+    run_dir: Path, attempt: Attempt, known: run_folder.Vouched | None, say: Callable[[str], None]
+) -> Ledger:
+    """With what a checkpoint vouches for and the file has lost."""
+    path = run_dir / LEDGER_FILE
+    lost = shortfall(path, known.spent, known.by, attempt) if known else None
+    if known and lost:
+        dollars = f" and {usd(lost.seconds * lost.usd_per_second)}" if lost.usd_per_hour else ""
+        say(
+            f"WARNING: {path} lacks {human_duration(lost.seconds)}{dollars} of what {known.by} "
+            "vouches for; they are counted again, with it as their source"
+        )
+    return Ledger.open(path, attempt, lost=lost)
 
 
 def _over_budget(run_dir: Path, config: Config, ledger: Ledger) -> str | None:

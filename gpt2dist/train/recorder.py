@@ -72,8 +72,13 @@ class RunRecorder(Recorder):
         self._rows.sync()
         self._ledger.heartbeat(force=True)
         installed = {name: version or "not installed" for name, version in versions().items()}
+        spent = self._ledger.spent
         return replace(
-            state, seconds=self._ledger.seconds, usd=self._ledger.usd, versions=installed
+            state,
+            seconds=spent.seconds,
+            usd=spent.usd,
+            rows=self._rows.count,
+            versions=installed,
         )
 
     def finish(self, ending: Ending) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from gpt2dist.config.load import dump, flatten, identity, load_dumped, to_tree
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
@@ -16,10 +20,17 @@ from gpt2dist.run_files import (
     DRIVER_LOCK,
     LEDGER_FILE,
     LEDGER_LOCK,
+    MLFLOW_FILE,
     OUTCOME_FILE,
     ROWS_FILE,
     STOP_FILE,
+    checkpoint_folders,
+    checkpoint_record,
 )
+from gpt2dist.track.attempts import Spent
+from gpt2dist.track.mlflow_read import stored_rows
+from gpt2dist.track.mlflow_uri import tracking_uri
+from gpt2dist.track.rows import Row, read_rows, write_rows
 
 
 @contextmanager
@@ -59,6 +70,72 @@ def taken(run_dir: Path, config: Config, *, fresh: bool) -> Iterator[None]:
                 if aside:
                     aside.rename(run_dir)
         raise
+
+
+class Vouched(NamedTuple):
+    """What the newest checkpoint says of the files beside it."""
+
+    by: str
+    state: Mapping[str, Any]
+
+    @property
+    def spent(self) -> Spent:
+        """Machines are not in it: only seconds and dollars count."""
+        return Spent(self.state["seconds"], 0.0, self.state["usd"])
+
+
+def vouched(run_dir: Path) -> Vouched | None:
+    """Of the newest checkpoint whose record is whole; None without one."""
+    for folder in checkpoint_folders(run_dir):
+        with suppress(OSError, ValueError, KeyError):
+            state = checkpoint_record(folder)["state"]
+            return Vouched(f"checkpoint {folder.name}", {"rows": None, **state})
+    return None
+
+
+def restore_rows(run_dir: Path, config: Config, known: Vouched, say: Callable[[str], None]) -> None:
+    """Says loudly which rows are lost, once MLflow has given back those that it holds."""
+    path, last = run_dir / ROWS_FILE, known.state["step"]
+    rows = {row["step"]: row for row in (read_rows(path) if path.exists() else [])}
+    every = config.track.every_steps
+    wanted = known.state["rows"]
+    if wanted is None:  # of an early version
+        wanted = min(1, last // every)
+    here = sum(step <= last for step in rows)
+    if here >= wanted:
+        return
+    found, trouble = _rows_of_mlflow(run_dir, config)
+    added = {row["step"]: row for row in found if 0 < row["step"] <= last} | rows
+    back = sum(step <= last for step in added) - here
+    write_rows(path, [added[step] for step in sorted(added)])
+    say(
+        f"WARNING: {path} lacks {wanted - here:,} of the {wanted:,} rows that {known.by} vouches "
+        f"for; {back:,} are back, as MLflow holds them{trouble}"
+    )
+    gaps = _gaps([0, *sorted(step for step in added if step <= last), last + 1], every)
+    if here + back < wanted and gaps:
+        say(f"WARNING: no rows from step {' and from step '.join(gaps)}: they are lost")
+
+
+def _rows_of_mlflow(run_dir: Path, config: Config) -> tuple[list[Row], str]:
+    """What MLflow holds of a run, and why it is nothing."""
+    try:
+        run_id = json.loads((run_dir / MLFLOW_FILE).read_text())["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], f" (there is no {MLFLOW_FILE})"
+    try:
+        return stored_rows(tracking_uri(config, os.environ), run_id), ""
+    except RunFailure as failure:
+        return [], f" ({failure})"
+
+
+def _gaps(steps: Sequence[int], every: int) -> list[str]:
+    """Ranges without a step, longer than rows usually are apart."""
+    return [
+        f"{before + 1:,} to {after - 1:,}"
+        for before, after in pairwise(steps)
+        if after - before > every
+    ]
 
 
 def _set_aside(run_dir: Path) -> Path:

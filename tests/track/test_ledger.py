@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict, replace
 
 import pytest
 
 from gpt2dist.config.schema import BudgetConfig, ClusterConfig
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.track.attempts import Attempt, Clock
+from gpt2dist.track.attempts import Attempt, Clock, Spent
 from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import (
     HEARTBEAT_SECONDS,
+    OWN_MACHINE,
     Account,
     Ledger,
     paid_since,
     price_usd_per_hour,
+    shortfall,
 )
 from tests.train.command import wait_until
 
@@ -249,6 +252,33 @@ def test_the_total_never_falls_and_never_passes_what_the_machines_ran(path, seed
             assert account.seconds <= ran + 1e-6, "it counts what never ran"
             assert account.seconds > ran - HEARTBEAT_SECONDS * (1 + deaths), "it lost time"
             shown = account.seconds
+
+
+def test_what_a_checkpoint_vouches_for_is_never_lost(path):
+    machine = Machine()
+    ledger = open_ledger(path, machine, usd_per_hour=3600)
+    machine.runs(100)
+    ledger.heartbeat()
+    vouched = ledger.spent
+    fresh = Attempt.starting("b", machine.at, (3600, "config"), 2)
+    assert shortfall(path, vouched, "checkpoint", fresh) is None
+    for cut in (0, 40):
+        early = {"attempts": [asdict(replace(ledger.attempts[0], last_seen_at=START + cut))]}
+        path.write_text(json.dumps(early))
+        if not cut:
+            path.unlink()
+        lost = shortfall(path, vouched, "checkpoint", fresh)
+        again = Ledger.open(path, fresh, lost=lost, clock=machine.clock)
+        assert (again.seconds, again.usd) == (pytest.approx(100), pytest.approx(200))
+        assert "checkpoint" in {attempt.price_source for attempt in again.attempts}
+        assert shortfall(path, vouched, "checkpoint", fresh) is None
+
+
+def test_lost_time_without_a_price_stays_without_one(path):
+    fresh = Attempt.starting("b", START, (0.0, OWN_MACHINE))
+    lost = shortfall(path, Spent(60, 60, 0.0), "checkpoint", fresh)
+    assert lost is not None
+    assert (lost.seconds, lost.price_source) == (60, OWN_MACHINE)
 
 
 def test_a_ledger_of_an_early_version_loads(path):

@@ -196,6 +196,26 @@ def test_a_run_over_its_budget_sets_nothing_up(runs, tiny, capsys):
     assert (summary["ended"], summary["attempts"], summary["steps"]) == ("budget", 2, steps)
 
 
+def test_files_that_are_lost_are_missed_at_the_next_start(runs, tiny, capsys):
+    run_dir, words = runs / "lost", [*tiny, "--name", "lost", "cluster.usd_per_hour=3600"]
+    stop = f"budget.tokens={10 * BATCH_TOKENS}"
+    Command(runs, *words, stop).ends_with(0)
+    (state,) = run_dir.glob("checkpoints/step-00000010/state.json")
+    vouched = json.loads(state.read_text())["state"]
+    assert vouched["rows"] == len(rows_of(run_dir)) == 2
+    for name in ("ledger.json", "metrics.jsonl"):
+        (run_dir / name).unlink()
+    assert main([*words, stop]) == 0
+    said, account = capsys.readouterr().out, Account.read(run_dir / "ledger.json")
+    assert "ledger.json lacks " in said
+    assert "of what checkpoint step-00000010 vouches for" in said
+    assert "metrics.jsonl lacks 2 of the 2 rows" in said
+    assert "no rows from step 1 to 10: they are lost" in said
+    assert account.attempts[0].price_source == "checkpoint step-00000010"
+    assert account.usd > vouched["usd"] > 0
+    assert account.seconds > vouched["seconds"]
+
+
 def test_a_token_budget_is_never_passed_and_a_larger_one_goes_on(runs, tiny, undisturbed):
     words = [*tiny, "--name", "tokens"]
     command = Command(runs, *words, f"budget.tokens={50 * BATCH_TOKENS + 100}").ends_with(0)
