@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from gpt2dist.errors import RunFailure
 
@@ -82,12 +85,32 @@ def remove_partials(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def user_cache(name: str) -> Path:
+    """A folder of ours for what can be made again; a temporary one where home cannot be written."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache_home / "gpt2dist" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a read-only or missing home, as in some containers
+        pass
+    folder = Path(tempfile.gettempdir()) / f"gpt2dist-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of_record(record: Mapping[str, Any]) -> str:
+    """Of what a JSON record says, however it is spaced."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

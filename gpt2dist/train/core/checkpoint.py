@@ -12,7 +12,6 @@ never loaded: the newest valid one wins.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +24,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from gpt2dist.disk import finish_folder, fsync, partial_of, remove_folder, sha256_of
+from gpt2dist.disk import (
+    finish_folder,
+    fsync,
+    partial_of,
+    remove_folder,
+    sha256_of,
+    sha256_of_record,
+)
 from gpt2dist.errors import RunFailure
 from gpt2dist.run_files import (
     CHECKPOINT_STATE,
@@ -143,7 +149,8 @@ def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
     try:
         record = json.loads((folder / CHECKPOINT_STATE).read_text())
         vouched = record.pop("sha256", None)  # early versions wrote none
-        if set(record) != {"format", "state", "files"} or vouched not in (None, _digest(record)):
+        known = set(record) == {"format", "state", "files"}
+        if not known or vouched not in (None, sha256_of_record(record)):
             raise ValueError("it does not have its recorded sha256")
         checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
         sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in record["files"].items()}
@@ -233,13 +240,8 @@ def _owners(sizes: Iterable[int], world: int) -> list[int]:
     return owners
 
 
-def _digest(record: Mapping[str, Any]) -> str:
-    """Of what the record says, however it is spaced."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def _finish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
-    vouched = {**record, "sha256": _digest(record)}
+    vouched = {**record, "sha256": sha256_of_record(record)}
     (temporary / CHECKPOINT_STATE).write_text(json.dumps(vouched, indent=1))
     finish_folder(temporary, final)
 

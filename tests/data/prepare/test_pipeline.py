@@ -15,8 +15,9 @@ from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare.finish import HASH_RULE, NO_RULE, TAIL_RULE
 from gpt2dist.data.prepare.pipeline import dataset_dir, prepare
 from gpt2dist.data.prepare.unit_shards import held_out
-from gpt2dist.data.shards import load_dataset_folder, verify
+from gpt2dist.data.shards import load_dataset_folder
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.data.verify import verify
 from gpt2dist.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
