@@ -17,6 +17,8 @@ from typing import Any
 
 from gpt2dist.errors import RunFailure
 
+_ASIDE = ".aside"
+
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     """Replaces `path` in one move, fsynced: readers and crashes see the old content or the new.
@@ -59,14 +61,20 @@ def partial_of(path: Path) -> Path:
 
 
 def finish_folder(partial: Path, path: Path) -> None:
-    """Gives a filled folder its name; everything in it is on the disk before."""
+    """Gives a filled folder its name; everything in it is on the disk before.
+
+    A folder that has the name is set aside until then: at every moment one of them is there.
+    """
     for file in partial.rglob("*"):
         fsync(file)
     fsync(partial)
+    aside = path.with_name(f".{path.name}{_ASIDE}")
     if path.exists():
-        remove_folder(path)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
     partial.rename(path)
     fsync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -77,7 +85,16 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Clears away what killed writers left in a folder; nobody may be writing there."""
+    """Clears away what killed writers left in a folder; nobody may be writing there.
+
+    A folder that `finish_folder` had set aside for a successor that never came is back.
+    """
+    for aside in folder.glob(f".*{_ASIDE}"):
+        name = aside.name.removeprefix(".").removesuffix(_ASIDE)
+        if (folder / name).exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(folder / name)
     for leftover in folder.glob(".*partial*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+import random
 
 import numpy as np
 import pytest
 
-from gpt2dist.data.shards import load_dataset_folder
+from gpt2dist.data.shards import load_dataset_folder, write_manifest
 from gpt2dist.data.verify import verify, verifying
 from gpt2dist.errors import BadInput
+from tests.flips import flipped
 
 
 def test_verify_finds_one_changed_byte(folder):
@@ -25,6 +27,35 @@ def test_verify_finds_a_token_beyond_the_vocabulary(dataset_of):
     folder = dataset_of([np.array([1, 2, 300])], [])
     with pytest.raises(BadInput, match="token 300, beyond vocab=257"):
         verify(load_dataset_folder(folder))
+
+
+def refusal(folder) -> str | None:
+    """What is said when a dataset is loaded and verified."""
+    try:
+        verify(load_dataset_folder(folder))
+    except BadInput as error:
+        return str(error)
+    return None
+
+
+def test_no_random_flip_in_any_file_goes_unnoticed(folder):
+    """A thousand, over all files alike: the file is named with what to do, or nothing changed."""
+    whole = load_dataset_folder(folder)
+    write_manifest(whole)
+    draw, files, harmless = random.Random(2026), sorted(folder.iterdir()), 0
+    assert len(files) == 5
+    for _ in range(1000):
+        file = draw.choice(files)
+        with flipped(file, draw.randrange(8 * file.stat().st_size)):
+            said = refusal(folder)
+            if said is None:
+                assert (load_dataset_folder(folder), file.name) == (whole, "manifest.json")
+                harmless += 1
+            else:
+                assert said.startswith(f"{file} ")
+                assert "prepare the dataset again" in said
+    assert harmless < 10
+    assert refusal(folder) is None
 
 
 def test_a_run_learns_which_shard_was_replaced_and_which_checkpoints_to_doubt(folder):
