@@ -70,6 +70,12 @@ class Dataset:
         totals = self.totals["val"]
         return totals.tokens / totals.text_bytes if totals.text_bytes else None
 
+    @property
+    def val_share(self) -> float:
+        """Share of all tokens that are in the validation split."""
+        train, val = self.totals["train"].tokens, self.totals["val"].tokens
+        return val / (train + val) if train + val else 0.0
+
     def split(self, name: Split) -> tuple[Shard, ...]:
         """Shards of one split, in order."""
         return tuple(shard for shard in self.shards if shard.split == name)

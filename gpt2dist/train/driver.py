@@ -23,6 +23,7 @@ from gpt2dist.data.prepare.progress import aloud
 from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.serve.windows import Windows
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.data.show import remarks
 from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count
@@ -163,6 +164,8 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
     validation_batches(Windows(dataset, "val", config.model.context), 1, config.eval.tokens)
+    for remark in remarks(dataset, config.model.context):
+        say(remark)
     return dataset
 
 
