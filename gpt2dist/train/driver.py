@@ -19,6 +19,7 @@ from pathlib import Path
 from gpt2dist.config.load import dump, identity, run_name
 from gpt2dist.config.schema import Config
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.data.show import remarks
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count, human_duration, usd
@@ -228,6 +229,8 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
     validation_batches(Windows(dataset, "val", config.model.context), 1, config.eval.tokens)
+    for remark in remarks(dataset, config.model.context):
+        say(remark)
     return dataset
 
 
