@@ -114,8 +114,8 @@ def conclude(
     saved = checkpoint_folders(run_dir)
     if saved:
         summary["resume_step"] = step_of(saved[0])
-    write_summary(run_dir, summary)
     curve = _draw(run_dir, rows)
+    write_summary(run_dir, summary)  # last: it makes the run a finished one
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
         say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):

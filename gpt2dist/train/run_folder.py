@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2dist.config.load import dump, flatten, identity, load_dumped, to_tree
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
-from gpt2dist.disk import locked, write_atomically
+from gpt2dist.disk import locked, remove_partials, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
-from gpt2dist.run_files import CONFIG_FILE, DRIVER_LOCK, OUTCOME_FILE, STOP_FILE
+from gpt2dist.run_files import CONFIG_FILE, DRIVER_LOCK, OUTCOME_FILE, RANK_LOCK, STOP_FILE
 
 
 def set_up(run_dir: Path, config: Config, *, fresh: bool) -> None:
@@ -39,6 +40,8 @@ def set_up(run_dir: Path, config: Config, *, fresh: bool) -> None:
 
 def claim(run_dir: Path, config: Config) -> None:
     """Write the config and remove what the last attempt left; call it under the driver's lock."""
+    with suppress(RunFailure), locked(run_dir / RANK_LOCK):  # held by workers of a killed driver
+        remove_partials(run_dir)
     write_atomically(run_dir / CONFIG_FILE, dump(config))
     for leftover in (STOP_FILE, OUTCOME_FILE):
         (run_dir / leftover).unlink(missing_ok=True)

@@ -1,0 +1,212 @@
+"""One run over all its starts, and what must be true of its folder after each and at the end."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.run_files import checkpoint_folders, step_of
+from gpt2dist.track.ledger import Attempt, read_attempts
+from tests.train.command import (
+    Command,
+    Program,
+    final_tensors,
+    last_step,
+    learned,
+    rows_of,
+    summary_of,
+)
+from tests.train.interruption import CODES, How, Moment, Round, openings
+
+CHECKS = ("exit codes", "files and processes", "checkpoints", "rows", "ledger", "mlflow")
+STAYING = {".driver.lock", ".rank0.lock", ".outcome.json", ".stop"}
+MLFLOW_POINTS = "SELECT key, step, value FROM metrics JOIN runs USING (run_uuid) WHERE name = ?"
+
+
+@dataclass
+class Tally:
+    """What was done, what was checked how often, and what was found wrong."""
+
+    runs: int = 0
+    checked: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in CHECKS})
+    ended: Counter[str] = field(default_factory=Counter)
+    "By means, phase and kind of start."
+    in_a_save: int = 0
+    flipped_bits: int = 0
+    rolled_back_steps: int = 0
+    unbilled_seconds: list[float] = field(default_factory=list)
+
+    def check(self, name: str, where: str, faults: Sequence[str]) -> None:
+        self.checked[name] += 1
+        self.faults[name] += [f"{where}: {fault}" for fault in faults]
+
+
+class Story:
+    """The folder of one run: its starts, and what was true after the last one."""
+
+    def __init__(self, run_dir: Path, words: Sequence[str], reference: Path, tally: Tally) -> None:
+        self.run_dir, self.reference, self.tally = run_dir, reference, tally
+        self._words = (*words, f"paths.runs={run_dir.parent}", "--name", run_dir.name)
+        self._attempts: list[Attempt] = []
+        self._damaged: set[tuple[str, int]] = set()
+        self.starts = 0
+
+    def start(self, how: How) -> Command | Program:
+        words = ["train", "debug", *self._words]
+        if how in ("forked", "cold"):
+            words.append("--local")
+        else:
+            workers = 1 if how == "one" else 2
+            words += [f"cluster.workers={workers}", f"cluster.micro_batch={3 - workers}"]
+        if how == "forked":
+            return Command(self.run_dir.parent, *words)
+        # One process of torch with as many threads as the forked ones.
+        return Program(self.run_dir.parent, *words, one_core=how != "two")
+
+    def play(self, round_: Round) -> str:
+        """One start and its end; returns a line that says what came of it."""
+        if round_.flip is not None:
+            self._flip_a_bit(round_.flip)
+        goes_on_at, opened = self._whole_step(), len(openings(self.run_dir))
+        before, began = last_step(self.run_dir), time.time()
+        start = self.start(round_.how)
+        hit = round_.end != "nothing" and Moment(self.run_dir, start, opened).hit(round_)
+        in_a_save = hit and any(self.run_dir.glob("checkpoints/.step-*partial"))
+        code = shell_code(start.wait())
+        left, ended = start.left_over(), time.time()
+
+        self.starts += 1
+        end, phase = (round_.end, round_.phase) if hit else ("nothing", "at its end")
+        where = f"{self.run_dir.name}, start {self.starts}, {round_.how}, {end}, {phase}"
+        done, tally = self.is_finished(), self.tally
+        as_documented = code in CODES[end] | {0} and (done or code != 0)
+        trouble = [] if as_documented else [f"exit code {code}: {start.said[-2000:]}"]
+        tally.check("exit codes", where, trouble)
+        tally.check("files and processes", where, left)
+        went_on_at = [*openings(self.run_dir)[opened:], goes_on_at][0]
+        lost = went_on_at != goes_on_at
+        trouble = [f"went on at step {went_on_at}, not at {goes_on_at}"] if lost else []
+        saved, trained = self._whole_step(), last_step(self.run_dir)
+        opened_here = len(openings(self.run_dir)) > opened
+        if end in ("SIGTERM", "SIGINT") and opened_here and saved < trained:
+            trouble.append(f"saved step {saved} of {trained}")
+        tally.check("checkpoints", where, trouble)
+        tally.check("rows", where, self._row_faults())
+        billed = self._bill(began, ended, where)
+        tally.unbilled_seconds.append(ended - began - billed)
+        tally.ended[f"{end}, {phase}, {round_.how}"] += 1
+        tally.in_a_save += in_a_save
+        tally.rolled_back_steps += max(0, before - went_on_at)
+        return (
+            f"{self.run_dir.name:<6} {round_.how:<6} step {went_on_at:>3} to {trained:>3}  {end} "
+            f"{phase}, exit {code}, {ended - began:.1f} s, ${billed:.1f}"
+            + (", in a save" if in_a_save else "")
+        )
+
+    def is_finished(self) -> bool:
+        try:
+            return summary_of(self.run_dir)["ended"] == "finished"
+        except FileNotFoundError:
+            return False
+
+    def conclude(self, sync: Callable[[Path], None]) -> None:
+        """Checks a finished run; `sync` brings MLflow up to date with its folder."""
+        where, tally, summary = self.run_dir.name, self.tally, summary_of(self.run_dir)
+        same = final_tensors(self.run_dir) == final_tensors(self.reference)
+        whole = learned(self.run_dir) == learned(self.reference)
+        tally.check("rows", where, [] if whole else ["rows are missing"])
+        tally.check("checkpoints", where, [] if same else ["other weights or moments"])
+        paid = sum(attempt.seconds for attempt in self._attempts)
+        ids = {attempt.attempt_id for attempt in self._attempts}
+        agrees = (summary["attempts"], summary["seconds"]) == (len(ids), paid)
+        tally.check("ledger", where, [] if agrees else ["the summary has another sum"])
+        hidden = {path.name for path in self.run_dir.glob(".*")} - STAYING
+        partial = {path.name for path in self.run_dir.rglob("*partial*")}
+        missing = {"no curve"} if not (self.run_dir / "curve.png").exists() else set()
+        tally.check("files and processes", where, sorted(hidden | partial | missing))
+        sync(self.run_dir)
+        tally.check("mlflow", where, mlflow_faults(self.run_dir))
+
+    def _row_faults(self) -> list[str]:
+        """Of all rows so far, bit by bit."""
+        faults = []
+        for there, here in zip(learned(self.reference), learned(self.run_dir)):
+            if there != here:
+                faults.append(f"{here} instead of {there}")
+        return faults
+
+    def _bill(self, began: float, ended: float, where: str) -> float:
+        """Seconds that the ledger charges for a start; they must be seconds of the start."""
+        before, faults = self._attempts, []
+        try:
+            self._attempts = read_attempts(self.run_dir / "ledger.json")
+        except BadInput:  # there is none yet
+            faults = ["the ledger is gone"] if before else []
+        except RunFailure as error:
+            faults = [str(error)]
+        fresh = self._attempts[len(before) :]
+        if self._attempts[: len(before)] != before:
+            faults.append("what an earlier start had cost has changed")
+        if len({attempt.attempt_id for attempt in fresh}) > 1:
+            faults.append("one start is more than one attempt")
+        seen = [began, *(at for a in fresh for at in (a.started_at, a.last_seen_at)), ended]
+        if seen != sorted(seen):
+            faults.append(f"charged outside of the start: {seen}")
+        self.tally.check("ledger", where, faults)
+        return sum(attempt.seconds for attempt in fresh)
+
+    def _whole_step(self) -> int:
+        """Step of the newest checkpoint that nobody damaged."""
+        folders = checkpoint_folders(self.run_dir)
+        return next((step_of(folder) for folder in folders if not self._is_damaged(folder)), 0)
+
+    def _is_damaged(self, folder: Path) -> bool:
+        return (folder.name, folder.stat().st_mtime_ns) in self._damaged
+
+    def _flip_a_bit(self, where: float) -> None:
+        """In the newest checkpoint, if it and the one before it are whole."""
+        newest = checkpoint_folders(self.run_dir)[:2]
+        if len(newest) < 2 or any(map(self._is_damaged, newest)):
+            return
+        files = sorted(newest[0].iterdir())
+        bit = int(where * 8 * sum(file.stat().st_size for file in files))
+        for file in files:
+            content = bytearray(file.read_bytes())
+            if bit < 8 * len(content):
+                content[bit // 8] ^= 1 << bit % 8
+                file.write_bytes(content)
+                break
+            bit -= 8 * len(content)
+        self._damaged.add((newest[0].name, newest[0].stat().st_mtime_ns))
+        self.tally.flipped_bits += 1
+
+
+def shell_code(code: int | None) -> int | None:
+    """As `$?` has it."""
+    return code if code is None or code >= 0 else 128 - code
+
+
+def mlflow_faults(run_dir: Path) -> list[str]:
+    """What MLflow's database beside the runs has otherwise than the rows of this one."""
+    with closing(sqlite3.connect(run_dir.parent / "mlflow.db")) as store:
+        runs = store.execute("SELECT status FROM runs WHERE name = ?", [run_dir.name]).fetchall()
+        points = store.execute(MLFLOW_POINTS, [run_dir.name]).fetchall()
+    faults = [] if runs == [("FINISHED",)] else [f"its runs are {runs}"]
+    rows = rows_of(run_dir)
+    last = {key for key, step, _ in points if step == rows[-1]["step"]}
+    for key in {key for row in rows for key in row} - {"step", "time"}:
+        wanted = [row["step"] for row in rows if row.get(key) is not None]
+        found = sorted(step for name, step, _ in points if name == key)
+        if found != wanted:
+            faults.append(f"{key} at steps {found} instead of {wanted}")
+    losses = {step: value for key, step, value in points if key == "loss"}
+    if losses != {row["step"]: row["loss"] for row in rows}:
+        faults.append("other losses")
+    return faults if "final_val_loss" in last else [*faults, "no final_val_loss"]
