@@ -17,7 +17,6 @@ import io
 import json
 import platform
 import random
-import shlex
 import statistics
 import sys
 import tempfile
@@ -178,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         machine = probe_machine()
         record = {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": f"python benchmarks/kills.py --rounds {arguments.rounds} "
+            f"--seed {arguments.seed} --ray {arguments.ray:g}",
             "date": time.strftime("%Y-%m-%d", time.gmtime(began)),
             "machine": f"{machine.cpu_cores} cores of {machine.cpu_name}, {platform.system()}",
             "seconds": round(time.time() - began),

@@ -120,9 +120,14 @@ class Moment:
 
 def openings(run_dir: Path) -> list[int]:
     """The step at which rank 0 went on, each time it opened the run's records."""
-    try:
-        lines = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    events = [json.loads(line) for line in lines if line.endswith("\n")]
+    events = map(json.loads, events_of(run_dir).splitlines())
     return [event["step"] for event in events if "opened" in event]
+
+
+def events_of(run_dir: Path) -> str:
+    """The whole lines of a run that may be writing."""
+    try:
+        text = (run_dir / "events.jsonl").read_text()
+    except FileNotFoundError:
+        return ""
+    return text[: text.rfind("\n") + 1]

@@ -22,7 +22,7 @@ from tests.train.command import (
     rows_of,
     summary_of,
 )
-from tests.train.interruption import CODES, How, Moment, Round, openings
+from tests.train.interruption import CODES, How, Moment, Round, events_of, openings
 
 CHECKS = ("exit codes", "files and processes", "checkpoints", "rows", "ledger", "mlflow")
 STAYING = {".driver.lock", ".rank0.lock", ".outcome.json", ".stop"}
@@ -75,11 +75,12 @@ class Story:
         if round_.flip is not None:
             self._flip_a_bit(round_.flip)
         goes_on_at, opened = self._whole_step(), len(openings(self.run_dir))
-        before, began = last_step(self.run_dir), time.time()
+        before, skipped, began = last_step(self.run_dir), self._damaged_newest(), time.time()
         start = self.start(round_.how)
         hit = round_.end != "nothing" and Moment(self.run_dir, start, opened).hit(round_)
         in_a_save = hit and any(self.run_dir.glob("checkpoints/.step-*partial"))
-        code = shell_code(start.wait())
+        exit_code = start.wait()
+        code = shell_code(exit_code)
         left, ended = start.left_over(), time.time()
 
         self.starts += 1
@@ -97,6 +98,11 @@ class Story:
         opened_here = len(openings(self.run_dir)) > opened
         if end in ("SIGTERM", "SIGINT") and opened_here and saved < trained:
             trouble.append(f"saved step {saved} of {trained}")
+        if exit_code in (130, 143) and opened_here:  # not of a signal that nobody handled
+            trouble += self._farewell_faults(end, saved, start.said)
+        named = f"checkpoint {skipped} is damaged and skipped"
+        if skipped and opened_here and phase != "start-up" and named not in events_of(self.run_dir):
+            trouble.append(f"no word of {skipped}")
         tally.check("checkpoints", where, trouble)
         tally.check("rows", where, self._row_faults())
         billed = self._bill(began, ended, where)
@@ -126,6 +132,7 @@ class Story:
         paid = sum(attempt.seconds for attempt in self._attempts)
         ids = {attempt.attempt_id for attempt in self._attempts}
         agrees = (summary["attempts"], summary["seconds"]) == (len(ids), paid)
+        agrees &= abs(summary["usd"] - sum(attempt.usd for attempt in self._attempts)) < 1e-6
         tally.check("ledger", where, [] if agrees else ["the summary has another sum"])
         hidden = {path.name for path in self.run_dir.glob(".*")} - STAYING
         partial = {path.name for path in self.run_dir.rglob("*partial*")}
@@ -134,9 +141,21 @@ class Story:
         sync(self.run_dir)
         tally.check("mlflow", where, mlflow_faults(self.run_dir))
 
+    def _farewell_faults(self, end: str, saved: int, said: str) -> list[str]:
+        """Of a run that was stopped and knows it."""
+        summary = summary_of(self.run_dir)
+        there = (summary["ended"], summary["resume_step"])
+        faults = [] if there == ("interrupted", saved) else [f"summary of {there} at {saved}"]
+        reasons = {end} if end in ("SIGTERM", "SIGINT") else {"SIGTERM", "SIGINT"}
+        if summary["reason"] not in reasons:
+            faults.append(f"{end} became {summary['reason']}")
+        hint = "the same command continues this run" in said
+        return faults if hint else [*faults, "no word of how to go on"]
+
     def _row_faults(self) -> list[str]:
         """Of all rows so far, bit by bit."""
-        faults = []
+        paid = [row["usd"] for row in rows_of(self.run_dir)]
+        faults = [] if paid == sorted(paid) else ["a row costs less than the one before"]
         for there, here in zip(learned(self.reference), learned(self.run_dir)):
             if there != here:
                 faults.append(f"{here} instead of {there}")
@@ -166,6 +185,10 @@ class Story:
         """Step of the newest checkpoint that nobody damaged."""
         folders = checkpoint_folders(self.run_dir)
         return next((step_of(folder) for folder in folders if not self._is_damaged(folder)), 0)
+
+    def _damaged_newest(self) -> str | None:
+        newest = checkpoint_folders(self.run_dir)[:1]
+        return newest[0].name if newest and self._is_damaged(newest[0]) else None
 
     def _is_damaged(self, folder: Path) -> bool:
         return (folder.name, folder.stat().st_mtime_ns) in self._damaged
