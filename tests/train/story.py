@@ -144,7 +144,7 @@ class Story:
     def _farewell_faults(self, end: str, saved: int, said: str) -> list[str]:
         """Of a run that was stopped and knows it."""
         summary = summary_of(self.run_dir)
-        there = (summary["ended"], summary["resume_step"])
+        there = (summary["ended"], summary.get("resume_step", 0))
         faults = [] if there == ("interrupted", saved) else [f"summary of {there} at {saved}"]
         reasons = {end} if end in ("SIGTERM", "SIGINT") else {"SIGTERM", "SIGINT"}
         if summary["reason"] not in reasons:

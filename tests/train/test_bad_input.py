@@ -15,7 +15,6 @@ from tests.train.command import (
     TINY,
     Command,
     final_tensors,
-    learned,
     rows_of,
     summary_of,
 )
@@ -139,24 +138,6 @@ def halted(tmp_path_factory, shards) -> tuple[Path, list[str]]:
     budget = f"budget.tokens={50 * BATCH_TOKENS}"
     Command(runs, *words, f"paths.runs={runs}", "--name", "halted", budget).ends_with(0)
     return runs / "halted", words
-
-
-def test_a_damaged_newest_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
-    halted, tmp_path
-):
-    run_dir, words = halted
-    copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
-    (weights,) = copy.glob("checkpoints/step-00000050/weights-*")
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    command = Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run").ends_with(0)
-    assert "checkpoint step-00000050 is damaged and skipped" in command.stdout
-    assert "continuing from step-00000040" in command.stdout
-    whole = Path(shutil.copytree(run_dir, tmp_path / "whole"))
-    Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "whole").ends_with(0)
-    assert learned(copy) == learned(whole)
-    assert final_tensors(copy) == final_tensors(whole)
 
 
 def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path):
