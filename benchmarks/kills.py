@@ -121,14 +121,17 @@ def sync(run_dir: Path) -> None:
 
 def summary(tally: Tally, seconds: float) -> list[str]:
     """What was done and found, in lines."""
-    unbilled = tally.unbilled_seconds
     lines = [f"{count:>5}  {how}" for how, count in sorted(tally.ended.items())]
     lines.append(
-        f"{tally.runs} runs finished after {sum(tally.ended.values())} starts in {seconds:,.0f} s; "
+        f"{tally.runs} runs finished after {sum(tally.ended.values())} starts in {seconds:,.0f} s: "
         f"{tally.in_a_save} ends in a save, {tally.flipped_bits} bits flipped, "
-        f"{tally.rolled_back_steps:,} steps trained again; seconds of a start that nobody was "
-        f"charged for: median {statistics.median(unbilled):.1f}, most {max(unbilled):.1f}"
+        f"{tally.rolled_back_steps:,} steps trained again"
     )
+    if unbilled := tally.unbilled_seconds:
+        lines.append(
+            f"lost of the account by {len(unbilled)} kills: median "
+            f"{statistics.median(unbilled):.1f} s, most {max(unbilled):.1f} s"
+        )
     for name, count in tally.checked.items():
         found = tally.faults[name]
         lines.append(f"{name:<20} {count:>5} checks, {len(found)} faults")

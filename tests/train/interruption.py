@@ -49,11 +49,17 @@ class Moment:
 
     def __init__(self, run_dir: Path, start: Command | Program, opened: int) -> None:
         self._run_dir, self._start, self._opened = run_dir, start, opened
+        self.lived_seconds = 0.0
+        "From the first word of the command line to its end by the round."
 
     def hit(self, round_: Round) -> bool:
         """False when the start had ended before."""
-        if not self._until(lambda: self._start.has_begun) or not self._wait(round_):
+        if not self._until(lambda: self._start.has_begun):
             return False
+        began = time.monotonic()
+        if not self._wait(round_):
+            return False
+        self.lived_seconds = time.monotonic() - began
         try:
             return self._end(round_)
         except ProcessLookupError:

@@ -42,6 +42,7 @@ class Tally:
     flipped_bits: int = 0
     rolled_back_steps: int = 0
     unbilled_seconds: list[float] = field(default_factory=list)
+    "What the account lacks of each start that was killed."
 
     def check(self, name: str, where: str, faults: Sequence[str]) -> None:
         self.checked[name] += 1
@@ -77,7 +78,8 @@ class Story:
         goes_on_at, opened = self._whole_step(), len(openings(self.run_dir))
         before, skipped, began = last_step(self.run_dir), self._damaged_newest(), time.time()
         start = self.start(round_.how)
-        hit = round_.end != "nothing" and Moment(self.run_dir, start, opened).hit(round_)
+        moment = Moment(self.run_dir, start, opened)
+        hit = round_.end != "nothing" and moment.hit(round_)
         in_a_save = hit and any(self.run_dir.glob("checkpoints/.step-*partial"))
         exit_code = start.wait()
         code = shell_code(exit_code)
@@ -106,7 +108,8 @@ class Story:
         tally.check("checkpoints", where, trouble)
         tally.check("rows", where, self._row_faults())
         billed = self._bill(began, ended, where)
-        tally.unbilled_seconds.append(ended - began - billed)
+        if hit and code in CODES["SIGKILL"]:
+            tally.unbilled_seconds.append(moment.lived_seconds - billed)
         tally.ended[f"{end}, {phase}, {round_.how}"] += 1
         tally.in_a_save += in_a_save
         tally.rolled_back_steps += max(0, before - went_on_at)
