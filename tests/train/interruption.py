@@ -114,7 +114,7 @@ class Moment:
         while self._start.is_alive():
             if found := truth():
                 return found
-            time.sleep(0.001)
+            time.sleep(0.002)
         return None
 
     def _sleep(self, seconds: float) -> bool:

@@ -100,7 +100,8 @@ class Story:
         opened_here = len(openings(self.run_dir)) > opened
         if end in ("SIGTERM", "SIGINT") and opened_here and saved < trained:
             trouble.append(f"saved step {saved} of {trained}")
-        if exit_code in (130, 143) and opened_here:  # not of a signal that nobody handled
+        unhandled = exit_code not in (130, 143) or "gpt2dist: interrupted" in start.said
+        if opened_here and not unhandled:
             trouble += self._farewell_faults(end, saved, start.said)
         named = f"checkpoint {skipped} is damaged and skipped"
         if skipped and opened_here and phase != "start-up" and named not in events_of(self.run_dir):
