@@ -44,6 +44,10 @@ class Tally:
     unbilled_seconds: list[float] = field(default_factory=list)
     "What the account lacks of each start that was killed."
 
+    @property
+    def fault_count(self) -> int:
+        return sum(map(len, self.faults.values()))
+
     def check(self, name: str, where: str, faults: Sequence[str]) -> None:
         self.checked[name] += 1
         self.faults[name] += [f"{where}: {fault}" for fault in faults]
@@ -86,6 +90,7 @@ class Story:
         left, ended = start.left_over(), time.time()
 
         self.starts += 1
+        known_faults = self.tally.fault_count
         end, phase = (round_.end, round_.phase) if hit else ("nothing", "at its end")
         where = f"{self.run_dir.name}, start {self.starts}, {round_.how}, {end}, {phase}"
         done, tally = self.is_finished(), self.tally
@@ -113,11 +118,12 @@ class Story:
             tally.unbilled_seconds.append(moment.lived_seconds - billed)
         tally.ended[f"{end}, {phase}, {round_.how}"] += 1
         tally.in_a_save += in_a_save
-        tally.rolled_back_steps += max(0, before - went_on_at)
+        tally.rolled_back_steps += max(0, before - went_on_at) if opened_here else 0
         return (
             f"{self.run_dir.name:<6} {round_.how:<6} step {went_on_at:>3} to {trained:>3}  {end} "
             f"{phase}, exit {code}, {ended - began:.1f} s, ${billed:.1f}"
             + (", in a save" if in_a_save else "")
+            + (", FAULTY" if tally.fault_count > known_faults else "")
         )
 
     def is_finished(self) -> bool:
