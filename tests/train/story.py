@@ -53,6 +53,39 @@ class Tally:
         self.faults[name] += [f"{where}: {fault}" for fault in faults]
 
 
+@dataclass(frozen=True)
+class Over:
+    """A start that is over."""
+
+    end: str
+    "A key of CODES."
+    phase: str
+    exit_code: int | None
+    "Negative for a signal that nobody handled."
+    said: str
+    found: int
+    "Step of the newest whole checkpoint before it."
+    skipped: str | None
+    "The newest checkpoint, if that was damaged."
+    went_on_at: int | None
+    "None when it was over before it opened the run's records."
+
+    @property
+    def code(self) -> int | None:
+        """As `$?` has it."""
+        code = self.exit_code
+        return code if code is None or code >= 0 else 128 - code
+
+    @property
+    def knows_it_was_stopped(self) -> bool:
+        """Unlike one that a signal hits before it trains, or while it is summed up."""
+        return self.exit_code in (130, 143) and "gpt2dist: interrupted" not in self.said
+
+    def code_faults(self, finished: bool) -> list[str]:
+        documented = self.code in CODES[self.end] | {0} and (finished or self.code != 0)
+        return [] if documented else [f"exit code {self.code}: {self.said[-2000:]}"]
+
+
 class Story:
     """The folder of one run: its starts, and what was true after the last one."""
 
@@ -79,51 +112,37 @@ class Story:
         """One start and its end; returns a line that says what came of it."""
         if round_.flip is not None:
             self._flip_a_bit(round_.flip)
-        goes_on_at, opened = self._whole_step(), len(openings(self.run_dir))
-        before, skipped, began = last_step(self.run_dir), self._damaged_newest(), time.time()
+        opened, reached = len(openings(self.run_dir)), last_step(self.run_dir)
+        found, skipped, began = self._whole_step(), self._damaged_newest(), time.time()
         start = self.start(round_.how)
         moment = Moment(self.run_dir, start, opened)
         hit = round_.end != "nothing" and moment.hit(round_)
         in_a_save = hit and any(self.run_dir.glob("checkpoints/.step-*partial"))
-        exit_code = start.wait()
-        code = shell_code(exit_code)
-        left, ended = start.left_over(), time.time()
+        exit_code, left, ended = start.wait(), start.left_over(), time.time()
+        went_on_at = [*openings(self.run_dir)[opened:], None][0]
+        end, phase = (round_.end, round_.phase) if hit else ("nothing", "at its end")
+        over = Over(end, phase, exit_code, start.said, found, skipped, went_on_at)
 
         self.starts += 1
-        known_faults = self.tally.fault_count
-        end, phase = (round_.end, round_.phase) if hit else ("nothing", "at its end")
+        tally, faults = self.tally, self.tally.fault_count
         where = f"{self.run_dir.name}, start {self.starts}, {round_.how}, {end}, {phase}"
-        done, tally = self.is_finished(), self.tally
-        as_documented = code in CODES[end] | {0} and (done or code != 0)
-        trouble = [] if as_documented else [f"exit code {code}: {start.said[-2000:]}"]
-        tally.check("exit codes", where, trouble)
+        tally.check("exit codes", where, over.code_faults(self.is_finished()))
         tally.check("files and processes", where, left)
-        went_on_at = [*openings(self.run_dir)[opened:], goes_on_at][0]
-        lost = went_on_at != goes_on_at
-        trouble = [f"went on at step {went_on_at}, not at {goes_on_at}"] if lost else []
-        saved, trained = self._whole_step(), last_step(self.run_dir)
-        opened_here = len(openings(self.run_dir)) > opened
-        if end in ("SIGTERM", "SIGINT") and opened_here and saved < trained:
-            trouble.append(f"saved step {saved} of {trained}")
-        unhandled = exit_code not in (130, 143) or "gpt2dist: interrupted" in start.said
-        if opened_here and not unhandled:
-            trouble += self._farewell_faults(end, saved, start.said)
-        named = f"checkpoint {skipped} is damaged and skipped"
-        if skipped and opened_here and phase != "start-up" and named not in events_of(self.run_dir):
-            trouble.append(f"no word of {skipped}")
-        tally.check("checkpoints", where, trouble)
+        tally.check("checkpoints", where, self._checkpoint_faults(over))
         tally.check("rows", where, self._row_faults())
         billed = self._bill(began, ended, where)
-        if hit and code in CODES["SIGKILL"]:
-            tally.unbilled_seconds.append(moment.lived_seconds - billed)
         tally.ended[f"{end}, {phase}, {round_.how}"] += 1
         tally.in_a_save += in_a_save
-        tally.rolled_back_steps += max(0, before - went_on_at) if opened_here else 0
+        if went_on_at is not None:
+            tally.rolled_back_steps += max(0, reached - went_on_at)
+        if over.code in CODES["SIGKILL"]:
+            tally.unbilled_seconds.append(moment.lived_seconds - billed)
         return (
-            f"{self.run_dir.name:<6} {round_.how:<6} step {went_on_at:>3} to {trained:>3}  {end} "
-            f"{phase}, exit {code}, {ended - began:.1f} s, ${billed:.1f}"
+            f"{self.run_dir.name:<6} {round_.how:<6} step {found:>3} to "
+            f"{last_step(self.run_dir):>3}  {end} {phase}, exit {over.code}, "
+            f"{ended - began:.1f} s, ${billed:.1f}"
             + (", in a save" if in_a_save else "")
-            + (", FAULTY" if tally.fault_count > known_faults else "")
+            + (", FAULTY" if tally.fault_count > faults else "")
         )
 
     def is_finished(self) -> bool:
@@ -151,16 +170,27 @@ class Story:
         sync(self.run_dir)
         tally.check("mlflow", where, mlflow_faults(self.run_dir))
 
-    def _farewell_faults(self, end: str, saved: int, said: str) -> list[str]:
-        """Of a run that was stopped and knows it."""
-        summary = summary_of(self.run_dir)
-        there = (summary["ended"], summary.get("resume_step", 0))
-        faults = [] if there == ("interrupted", saved) else [f"summary of {there} at {saved}"]
-        reasons = {end} if end in ("SIGTERM", "SIGINT") else {"SIGTERM", "SIGINT"}
-        if summary["reason"] not in reasons:
-            faults.append(f"{end} became {summary['reason']}")
-        hint = "the same command continues this run" in said
-        return faults if hint else [*faults, "no word of how to go on"]
+    def _checkpoint_faults(self, over: Over) -> list[str]:
+        """Of a start that went on elsewhere than at the newest whole one, or left another."""
+        if over.went_on_at is None:
+            return []
+        found, saved, faults = over.found, self._whole_step(), []
+        if over.went_on_at != found:
+            faults.append(f"went on at step {over.went_on_at}, not at {found}")
+        named = f"checkpoint {over.skipped} is damaged and skipped" in events_of(self.run_dir)
+        if over.skipped and over.phase != "start-up" and not named:
+            faults.append(f"no word of {over.skipped}")
+        if over.end in ("SIGTERM", "SIGINT") and saved < last_step(self.run_dir):
+            faults.append(f"saved step {saved} of {last_step(self.run_dir)}")
+        if over.knows_it_was_stopped:
+            summary = summary_of(self.run_dir)
+            said = summary["ended"], summary["reason"], summary.get("resume_step", 0)
+            names = {over.end} if over.end in ("SIGTERM", "SIGINT") else {"SIGTERM", "SIGINT"}
+            if said not in [("interrupted", name, saved) for name in names]:
+                faults.append(f"its summary says {said} at step {saved}")
+            if "the same command continues this run" not in over.said:
+                faults.append("no word of how to go on")
+        return faults
 
     def _row_faults(self) -> list[str]:
         """Of all rows so far, bit by bit."""
@@ -219,11 +249,6 @@ class Story:
             bit -= 8 * len(content)
         self._damaged.add((newest[0].name, newest[0].stat().st_mtime_ns))
         self.tally.flipped_bits += 1
-
-
-def shell_code(code: int | None) -> int | None:
-    """As `$?` has it."""
-    return code if code is None or code >= 0 else 128 - code
 
 
 def mlflow_faults(run_dir: Path) -> list[str]:

@@ -140,6 +140,22 @@ def halted(tmp_path_factory, shards) -> tuple[Path, list[str]]:
     return runs / "halted", words
 
 
+def test_a_damaged_newest_checkpoint_is_skipped_and_not_called_the_one_to_resume_from(
+    halted, tmp_path
+):
+    run_dir, words = halted
+    copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    (weights,) = copy.glob("checkpoints/step-00000050/weights-*")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    words = [*words, f"paths.runs={tmp_path}", f"budget.tokens={45 * BATCH_TOKENS}"]
+    command = Command(tmp_path, *words, "--name", "run").ends_with(0)
+    assert "checkpoint step-00000050 is damaged and skipped" in command.stdout
+    assert "continuing from step-00000040" in command.stdout
+    assert summary_of(copy)["resume_step"] == 45
+
+
 def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path):
     run_dir, words = halted
     copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
