@@ -131,9 +131,11 @@ def conclude(
     summary["prediction_error"] = errors(job.predicted, summary)
     saved = checkpoint_folders(run_dir)
     if saved:
-        summary["resume_step"] = step_of(saved[0])
-    write_summary(run_dir, summary)
+        # The newest folder may be a damaged one of a later step, which was rolled back.
+        last = (read_outcome(run_dir) or {}).get("step")
+        summary["resume_step"] = step_of(saved[0]) if last is None else last
     curve = _draw(run_dir, rows)
+    write_summary(run_dir, summary)  # last: it makes the run a finished one
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
         say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):

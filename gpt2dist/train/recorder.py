@@ -83,7 +83,8 @@ class RunRecorder(Recorder):
 
     def finish(self, ending: Ending) -> None:
         self._ledger.heartbeat(force=True)
-        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason)
+        step = ending.state.step
+        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason, step=step)
 
     def close(self) -> None:
         self._rows.close()
