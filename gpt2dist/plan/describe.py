@@ -217,9 +217,10 @@ def _money(plan: Plan) -> list[str]:
     lines = [f"time     {_hours(cost.hours)}: {parts}"]
     offer = plan.offer
     if offer is None:
+        asked = (plan.gpu, plan.gpus // plan.nodes, plan.nodes)
+        why = "unknown: this machine has no price" if plan.measured else why_no_offer(*asked)
         lines.append(
-            f"money    {why_no_offer(plan.gpu, plan.gpus // plan.nodes, plan.nodes)}; "
-            "cluster.usd_per_hour=... prices your own, or cluster.watts=... with "
+            f"money    {why}; cluster.usd_per_hour=... prices your own, or cluster.watts=... with "
             "cluster.usd_per_kwh=..."
         )
         return lines

@@ -39,10 +39,10 @@ from gpt2dist.run_files import (
 from gpt2dist.stop_signal import StopOnSignal
 from gpt2dist.track.ledger import (
     OWN_MACHINE,
-    PRICE_VARIABLE,
     Attempt,
     paid_since,
     price_usd_per_hour,
+    require_price,
 )
 from gpt2dist.track.progress import Progress
 from gpt2dist.train import ray_run, run_folder
@@ -85,12 +85,8 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     if done is not None:
         return done
     price = price_usd_per_hour(config.cluster, os.environ)
-    if config.budget.usd is not None and price[1] == OWN_MACHINE:
-        raise BadInput(
-            f"budget.usd={config.budget.usd:g} cannot be kept: this machine has no price; set "
-            f"cluster.usd_per_hour (0 if it is free), {PRICE_VARIABLE}, or cluster.watts and "
-            "cluster.usd_per_kwh"
-        )
+    if config.budget.usd is not None:
+        require_price(price, f"budget.usd={config.budget.usd:g}")
     placement = _place(config, launch)
     dataset = _dataset(config, launch, say)
     run_folder.set_up(run_dir, config, fresh=launch.fresh)
@@ -110,7 +106,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     )
     with locked(run_dir / DRIVER_LOCK, wait_seconds=5):
         run_folder.claim(run_dir, config)
-        say(_headline(config, placement, run_dir, price[0]))
+        say(_headline(config, placement, run_dir, price))
         with StopOnSignal(partial(request_stop, run_dir)) as signals, ExitStack() as stack:
             tracked = config.track.mlflow and not launch.local
             mlflow = mlflow_tracker(run_dir, job) if tracked else None
@@ -166,16 +162,17 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     return dataset
 
 
-def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour: float) -> str:
+def _headline(config: Config, placement: Placement, run_dir: Path, price: tuple[float, str]) -> str:
     found = checkpoint_folders(run_dir)
     begin = f"continuing at {found[0].name}" if found else "new run"
-    price = f", ${usd_per_hour:g} per hour and machine" if usd_per_hour else ""
+    dollars, source = price
+    hourly = "price unknown" if source == OWN_MACHINE else f"${dollars:g} per hour and machine"
     return (
         f"{config.recipe}: {human_count(parameters(config.model))} parameters, "
         f"{human_count(config.train.tokens)} tokens in {config.total_steps:,} steps\n"
         f"{placement.workers} x {placement.device_name}, {placement.precision}, ZeRO "
         f"{placement.zero_stage}, {placement.micro_batch} x {config.model.context} tokens x "
-        f"{placement.accumulation} accumulated{price}\n"
+        f"{placement.accumulation} accumulated, {hourly}\n"
         f"{begin} in {run_dir} (identity {identity(config)[:8]})"
     )
 

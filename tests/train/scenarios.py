@@ -142,17 +142,14 @@ def save_then_continue(cases: list[str], folder: str) -> Any:
     return curves
 
 
-def resume(cases: list[str], folders: list[str]) -> Any:
-    """Load each checkpoint in each case and train steps 3 to 5."""
+def resume(pairs: list[tuple[str, str]]) -> Any:
+    """By each pair of a checkpoint and a case: what `resumed` gives."""
     torch.set_num_threads(1)
-    return {
-        f"{Path(folder).name} -> {case}": resumed(case, folder)
-        for folder in folders
-        for case in cases
-    }
+    return {f"{Path(folder).name} -> {case}": resumed(case, folder) for folder, case in pairs}
 
 
 def resumed(case: str, folder: str) -> dict[str, list[float]]:
+    """Losses of steps 3 to 5 after loading a checkpoint in a case, and the digest at the end."""
     found = checkpoint.newest_valid(Path(folder), print)
     assert found is not None
     config, precision = config_of(case)
@@ -167,15 +164,14 @@ def resumed(case: str, folder: str) -> dict[str, list[float]]:
 
 def save_and_resume(cases: list[str], folder: str) -> Any:
     """Each case uninterrupted and resumed, in one process."""
-    curves = save_then_continue(cases, folder)
-    world = dist.get_world_size()
-    return {
-        case: {
+    outcomes = {}
+    for case in cases:
+        curves = save_then_continue([case], folder)
+        outcomes[case] = {
             "whole": {"losses": curves[case], "digest": curves[f"digest {case}"]},
-            "resumed": resumed(case, f"{folder}/{case}-{world}"),
+            "resumed": resumed(case, f"{folder}/{case}-{dist.get_world_size()}"),
         }
-        for case in cases
-    }
+    return outcomes
 
 
 def poisoned(cases: list[str]) -> Any:
