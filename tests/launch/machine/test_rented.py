@@ -209,6 +209,18 @@ def test_a_signal_to_the_task_reaches_the_run(tmp_path):
     assert (tmp_path / "saved").exists()
 
 
+def test_a_run_without_rows_is_told_to_stop_and_may_save(machine):
+    """Its ledger still beats, as a heartbeat beside a hanging step would."""
+    beats = SAVES.replace("signal.sigwait", "import threading, time\n"
+        "threading.Thread(target=lambda: [open('runs/ledger.json', 'w').write(str(time.sleep(0.05)))"
+        " for i in iter(int, 1)], daemon=True).start()\nsignal.sigwait")  # fmt: skip
+    (machine / "sky_workdir" / "saves.py").write_text(beats)
+    done = rented(machine, f"{sys.executable} saves.py", STALL_S="1")
+    assert done.returncode == 143, done.stderr
+    assert "the run has stalled and is ended; its last checkpoint stays" in done.stderr
+    assert (machine / "sky_workdir" / "saved").exists()
+
+
 def test_a_run_goes_on_from_the_bucket_and_returns_there_even_when_it_fails(machine, tmp_path):
     bucket = tmp_path / "bucket"
     (bucket / RUN).mkdir(parents=True)
