@@ -84,13 +84,12 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
     return cluster.own_usd_per_hour or (0.0, OWN_MACHINE)
 
 
-def require_price(price: tuple[float, str], limit: str) -> None:
-    """BadInput where a limit in dollars, such as `budget.usd=5`, is set and no price is known."""
-    if price[1] == OWN_MACHINE:
-        raise BadInput(
-            f"{limit} cannot be kept: this machine has no price; set cluster.usd_per_hour (0 if it "
-            f"is free), {PRICE_VARIABLE}, or cluster.watts and cluster.usd_per_kwh"
-        )
+def no_price(wish: str) -> BadInput:
+    """What to say of a wish in dollars, such as `budget.usd=5`, where no price is known."""
+    return BadInput(
+        f"{wish} cannot be kept: this machine has no price; set cluster.usd_per_hour (0 if it is "
+        f"free), {PRICE_VARIABLE}, or cluster.watts and cluster.usd_per_kwh"
+    )
 
 
 def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:

@@ -40,9 +40,9 @@ from gpt2dist.stop_signal import StopOnSignal
 from gpt2dist.track.ledger import (
     OWN_MACHINE,
     Attempt,
+    no_price,
     paid_since,
     price_usd_per_hour,
-    require_price,
 )
 from gpt2dist.track.progress import Progress
 from gpt2dist.train import ray_run, run_folder
@@ -85,8 +85,8 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     if done is not None:
         return done
     price = price_usd_per_hour(config.cluster, os.environ)
-    if config.budget.usd is not None:
-        require_price(price, f"budget.usd={config.budget.usd:g}")
+    if config.budget.usd is not None and price[1] == OWN_MACHINE:
+        raise no_price(f"budget.usd={config.budget.usd:g}")
     placement = _place(config, launch)
     dataset = _dataset(config, launch, say)
     run_folder.set_up(run_dir, config, fresh=launch.fresh)

@@ -55,8 +55,8 @@ DISK_BILLED_BESIDE = frozenset({"runpod", "vast", "gcp", "aws"})
 """Where the machine's price is without its disk. Lambda's machines have theirs in the price."""
 
 DISK_USD_PER_GIB_MONTH = 0.10
-"""RunPod's container disk (docs.runpod.io/pods/storage/types, 2026-11) and GCP's balanced disk; 0.08
-for gp3 at AWS, any price at Vast's hosts. In no plan's dollars."""
+"""RunPod's container disk (docs.runpod.io/pods/storage/types, 2026-11), about that of GCP and AWS;
+Vast's hosts ask what they like. In no plan's dollars."""
 
 
 @dataclass(frozen=True)
