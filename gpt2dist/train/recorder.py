@@ -60,7 +60,7 @@ class RunRecorder(Recorder):
             "gpu_peak_gib": _gpu_peak_gib(),
             "host_gib": _host_gib(),
             "seconds": spent.seconds,
-            "usd": spent.usd,
+            "usd": None if self._ledger.known_usd is None else spent.usd,
             "time": time.time(),
         }
         self._rows.append(full)

@@ -67,6 +67,7 @@ def undisturbed(runs, tiny) -> Path:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (runs / "undisturbed" / "imported").write_text(done.stderr)
+    (runs / "undisturbed" / "said").write_text(done.stdout)
     return runs / "undisturbed"
 
 
@@ -112,6 +113,15 @@ def test_the_summary_agrees_with_the_rows(undisturbed):
     assert (summary["best_val_loss"], summary["best_step"]) == (best["val_loss"], best["step"])
     assert summary["seconds"] >= rows[-1]["seconds"]
     assert (summary["attempts"], summary["workers"], summary["precision"]) == (1, 1, "fp32")
+
+
+def test_dollars_on_a_machine_without_a_price_are_unknown_not_none(undisturbed):
+    summary, said = summary_of(undisturbed), (undisturbed / "said").read_text()
+    assert (summary["usd"], summary["usd_per_hour"]) == (None, None)
+    assert {row["usd"] for row in rows_of(undisturbed)} == {None}
+    assert "accumulated, price unknown\n" in said
+    assert ", cost unknown (without a price: cluster.usd_per_hour=... sets one, 1 attempt)" in said
+    assert "$0" not in said
 
 
 def test_the_summary_says_how_many_tokens_a_byte_of_the_validation_text_is(undisturbed, shards):
