@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ CONFIG_FILE = "config.yaml"
 ROWS_FILE = "metrics.jsonl"
 LEDGER_FILE = "ledger.json"
 EVENTS_FILE = "events.jsonl"
-"What rank 0 says beside its rows; the driver shows it."
+"What rank 0 says beside its rows, and Ray of its workers; the driver shows it."
 SAMPLES_FILE = "samples.txt"
 SUMMARY_FILE = "summary.json"
 CURVE_FILE = "curve.png"
@@ -31,6 +32,8 @@ MLFLOW_FILE = "mlflow.json"
 "Which MLflow run belongs to the folder."
 ERROR_FILE = "error.log"
 STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
+GIVEN_UP = "the sweep: "
+"How the reason of a trial begins that its sweep gave up because others did better."
 DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK = ".driver.lock", ".rank0.lock", ".ledger.lock"
 CHECKPOINTS, CHECKPOINT_STATE = "checkpoints", "state.json"
 
@@ -110,6 +113,13 @@ def checkpoint_record(folder: Path) -> dict[str, Any]:
 def step_of(folder: Path) -> int:
     """The optimizer step in a checkpoint folder's name."""
     return int(folder.name.removeprefix("step-"))
+
+
+def add_event(run_dir: Path, **event: Any) -> None:
+    """One line more in the run's events, with its Unix time."""
+    line = json.dumps({"time": time.time(), **event})
+    with (run_dir / EVENTS_FILE).open("a") as file:
+        file.write(line + "\n")
 
 
 def write_error(run_dir: Path, error: BaseException) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from gpt2dist.config.load import dump, identity, run_name
 from gpt2dist.config.schema import Config
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.data.show import remarks
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count, human_duration, usd
@@ -38,8 +39,8 @@ from gpt2dist.track.attempts import Attempt
 from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import (
     OWN_MACHINE,
-    PRICE_VARIABLE,
     Ledger,
+    no_price,
     paid_since,
     price_usd_per_hour,
     shortfall,
@@ -59,9 +60,11 @@ from gpt2dist.train.conclude import (
 from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
+from gpt2dist.train.waiting import Waiting
 from gpt2dist.train.watch import Watcher
 
 POLL_SECONDS = 0.2
+LEAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         return done
     price = price_usd_per_hour(config.cluster, os.environ)
     if config.budget.usd is not None and price[1] == OWN_MACHINE:
-        raise BadInput(
-            f"budget.usd={config.budget.usd:g} cannot be kept: this machine has no price; set "
-            f"cluster.usd_per_hour (0 if it is free), {PRICE_VARIABLE}, or cluster.watts and "
-            "cluster.usd_per_kwh"
-        )
+        raise no_price(f"budget.usd={config.budget.usd:g}")
     attempt_id = f"{int(started_at)}-{secrets.token_hex(3)}"
     with run_folder.taken(run_dir, config, fresh=launch.fresh):
         since = paid_since(started_at, os.environ, run_dir / LEDGER_FILE)
@@ -107,7 +106,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
                 job = _prepare(config, launch, run_dir, ledger, say)
                 over = _over_budget(config, step, ledger)
             if over is None:
-                ended, mlflow = _attend(job)
+                ended, mlflow = _attend(job, ledger)
         if over is not None:
             return stopped_before_start(run_dir, over, say)
         return conclude(run_dir, job, ended, mlflow, say)
@@ -157,11 +156,11 @@ def _prepare(
         val_tokens_per_byte=dataset.val_tokens_per_byte,
     )
     write_atomically(run_dir / CONFIG_FILE, dump(config))
-    say(_headline(config, placement, run_dir, attempt.usd_per_hour))
+    say(_headline(config, placement, run_dir, price))
     return job
 
 
-def _attend(job: Job) -> tuple[HowEnded, MlflowTracker | None]:
+def _attend(job: Job, ledger: Ledger) -> tuple[HowEnded, MlflowTracker | None]:
     """Start the workers and watch them to their end."""
     run_dir = Path(job.run_dir)
     with StopOnSignal(partial(request_stop, run_dir)) as signals, ExitStack() as stack:
@@ -169,8 +168,10 @@ def _attend(job: Job) -> tuple[HowEnded, MlflowTracker | None]:
         progress = stack.enter_context(Progress(job.config.total_steps))
         on_first_row = mlflow.start if mlflow else None
         watcher = Watcher(run_dir, job.attempt.attempt_id, progress, on_first_row)
-        run = _train_on_ray if job.use_ray else _train_here
-        error = run(job, watcher)
+        if job.use_ray:
+            error = _train_on_ray(job, watcher, Waiting(job, ledger, progress.note))
+        else:
+            error = _train_here(job, watcher)
         watcher.poll()
         return how_ended(run_dir, error, signals), mlflow
 
@@ -222,27 +223,35 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
     validation_batches(Windows(dataset, "val", config.model.context), 1, config.eval.tokens)
+    for remark in remarks(dataset, config.model.context):
+        say(remark)
     return dataset
 
 
-def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour: float) -> str:
+def _headline(config: Config, placement: Placement, run_dir: Path, price: tuple[float, str]) -> str:
     found = checkpoint_folders(run_dir)
     begin = f"continuing at {found[0].name}" if found else "new run"
-    price = f", ${usd_per_hour:g} per hour and machine" if usd_per_hour else ""
+    dollars, source = price
+    hourly = "price unknown" if source == OWN_MACHINE else f"${dollars:g} per hour and machine"
     return (
         f"{config.recipe}: {human_count(parameters(config.model))} parameters, "
         f"{human_count(config.train.tokens)} tokens in {config.total_steps:,} steps\n"
         f"{placement.workers} x {placement.device_name}, {placement.precision}, ZeRO "
         f"{placement.zero_stage}, {placement.micro_batch} x {config.model.context} tokens x "
-        f"{placement.accumulation} accumulated{price}\n"
+        f"{placement.accumulation} accumulated, {hourly}\n"
         f"{begin} in {run_dir} (identity {identity(config)[:8]})"
     )
 
 
-def _train_on_ray(job: Job, watcher: Watcher) -> BaseException | None:
+def _train_on_ray(job: Job, watcher: Watcher, waiting: Waiting) -> BaseException | None:
     run = ray_run.start_training(job)
     while not run.wait(POLL_SECONDS):
         watcher.poll()
+        placed = watcher.stage != "waiting" or not ray_run.placement_waits()
+        if waiting.is_over(ray_run.machines(), watcher.stage, placed):
+            ray_run.leave()
+            run.wait(LEAVE_SECONDS)
+            return None
     return run.error
 
 
