@@ -98,6 +98,8 @@ class ClusterConfig:
     "torch.compile; None: on for CUDA, off for CPU."
     max_restarts: Annotated[int, not_negative(most=10_000, why="each takes a minute or more")] = 3
     "How often lost workers are replaced before the run gives up."
+    join_minutes: Annotated[float, positive(most=10_080, why="a week")] = 10.0
+    "How long a run waits for machines for its workers, each time; then it ends with exit code 75."
     usd_per_hour: Annotated[float, not_negative(most=1e6, why="8 H100 cost 10 to 100")] | None = (
         None
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from gpt2dist.errors import TRY_AGAIN
 from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.providers import require_capable
 from gpt2dist.plan.machine.costs import IDLE_MINUTES
@@ -118,6 +119,8 @@ def train_tree(name: str, nodes: int, rentals: Sequence[Rental], envs: Mapping[s
     told = {**envs, "BUCKET": MOUNT} if mounted else envs
     share = {"SHARE": "nfs"} if nodes > 1 else {}
     tree = task_tree(name, nodes, rentals, {**told, **share}, TRAIN)
+    if nodes > 1 and rentals[0].spot:  # a managed job; from its bucket it goes on
+        tree["resources"]["job_recovery"] = {"recover_on_exit_codes": [TRY_AGAIN]}
     if mounted:
         tree["file_mounts"] = {MOUNT: {"name": bucket, "mode": "MOUNT"}}
     return tree

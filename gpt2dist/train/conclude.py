@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +85,22 @@ def already_finished(run_dir: Path, config: Config, say: Callable[[str], None]) 
     return RunResult(run_dir, "finished", summary["reason"], 0, summary)
 
 
+def stopped_before_start(run_dir: Path, reason: str, say: Callable[[str], None]) -> RunResult:
+    """The result of a run whose budget does not pay for another start."""
+    account, summary = Account.read(run_dir / LEDGER_FILE), dict[str, Any]()
+    with suppress(BadInput):
+        summary = read_summary(run_dir) | {
+            "ended": "budget",
+            "reason": reason,
+            "seconds": account.seconds,
+            "usd": account.known_usd,
+            "attempts": account.attempt_count,
+        }
+        write_summary(run_dir, summary)
+    say(f"budget: {reason}; the same command continues this run, with a larger budget")
+    return RunResult(run_dir, "budget", reason, 0, summary)
+
+
 def conclude(
     run_dir: Path,
     job: Job,
@@ -95,7 +112,8 @@ def conclude(
     kind, reason, code = ended
     if not (run_dir / ROWS_FILE).exists() or not (run_dir / LEDGER_FILE).exists():
         # Over before rank 0 could open its records: there is nothing to sum up.
-        if kind == "interrupted":
+        if kind in ("interrupted", "budget"):
+            say(f"{kind}: {reason}")
             return RunResult(run_dir, kind, reason, code, {})
         raise RunFailure(reason) if code == 1 else BadInput(reason)
     rows = read_rows(run_dir / ROWS_FILE)
@@ -115,9 +133,11 @@ def conclude(
     summary["prediction_error"] = errors(job.predicted, summary)
     saved = checkpoint_folders(run_dir)
     if saved:
-        summary["resume_step"] = step_of(saved[0])
-    write_summary(run_dir, summary)
+        # The newest folder may be a damaged one of a later step, which was rolled back.
+        last = (read_outcome(run_dir) or {}).get("step")
+        summary["resume_step"] = step_of(saved[0]) if last is None else last
     curve = _draw(run_dir, rows)
+    write_summary(run_dir, summary)  # last: it makes the run a finished one
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
         say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):
@@ -132,9 +152,8 @@ def how_ended(run_dir: Path, error: BaseException | None, signals: StopOnSignal)
     outcome = read_outcome(run_dir)
     if outcome is not None:
         kind, reason = outcome["kind"], outcome["reason"]
-        if kind == "interrupted":
-            return HowEnded(kind, reason, signals.exit_code)
-        return HowEnded(kind, reason, outcome.get("exit_code", 0))
+        usual = signals.exit_code if kind == "interrupted" else 0
+        return HowEnded(kind, reason, outcome.get("exit_code", usual))
     if signals.received is not None:
         return HowEnded("interrupted", "stopped before the first step", signals.exit_code)
     text = " ".join(str(error).split()) if error else "the workers left without a word"

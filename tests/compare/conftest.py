@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpt2dist.config.load import dump, resolve
-from gpt2dist.track.ledger import Account, Attempt
+from gpt2dist.track.attempts import Attempt
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.rows import RowWriter
 from gpt2dist.track.summary import RunEnd, summarize, write_summary
 

@@ -19,6 +19,7 @@ from gpt2dist.launch.order import LaunchRequest
 from gpt2dist.launch.record import read_record
 from gpt2dist.launch.start import launch
 from gpt2dist.launch.target import choose, recipe_target
+from gpt2dist.launch.task import Rental, train_tree
 from gpt2dist.plan.describe import as_json
 from gpt2dist.plan.planner import plan_on
 
@@ -99,6 +100,19 @@ def test_agreeing_launches_once_and_gives_the_machine_back(bench):
     ]
     assert len(bench.asked) == 1
     assert "SKYPILOT_DISABLE_USAGE_COLLECTION=1" in Path(f"{bench.calls_file}.env").read_text()
+
+
+def test_a_managed_job_on_several_machines_recovers_when_one_is_lost():
+    """Only there: a cluster is not restarted, and without a bucket a run would begin anew."""
+    envs = {"RECIPE": "gpt2-1558m", "BUCKET": "gs://bucket", "DATA": ""}
+
+    def resources(nodes: int, *, spot: bool) -> dict:
+        rental = Rental("gcp", "A100", 8, 30.0, spot=spot)
+        return train_tree("run1", nodes, [rental], envs)["resources"]
+
+    assert resources(2, spot=True)["job_recovery"] == {"recover_on_exit_codes": [75]}
+    assert "job_recovery" not in resources(1, spot=True)
+    assert "job_recovery" not in resources(2, spot=False)
 
 
 def test_disagreeing_launches_nothing(bench):

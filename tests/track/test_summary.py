@@ -8,7 +8,8 @@ import pytest
 
 from gpt2dist.config.load import identity, resolve
 from gpt2dist.errors import BadInput
-from gpt2dist.track.ledger import Account, Attempt
+from gpt2dist.track.attempts import Attempt
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import RunEnd, read_summary, summarize, write_summary
 
 

@@ -20,7 +20,8 @@ from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
-from gpt2dist.track.ledger import Account, Attempt, read_attempts
+from gpt2dist.track.attempts import Attempt, read_attempts, total_spent
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.rows import read_rows
 from gpt2dist.track.summary import read_summary
 
@@ -101,7 +102,7 @@ def _gpu_hours(attempts: list[Attempt], workers: int | None) -> float | None:
     if not attempts or workers is None:
         return None
     per_machine = workers / attempts[-1].machines
-    return sum(attempt.seconds * attempt.machines for attempt in attempts) / 3600 * per_machine
+    return total_spent(attempts).machine_seconds / 3600 * per_machine
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,13 @@ done
 source gpt2dist/launch/machine/deadline.sh
 mirror='' stall='' ends=0
 
+unshare_folders() {
+  [ "${SHARE:-}" = nfs ] || return 0
+  timeout 60 bash gpt2dist/launch/machine/share_nfs.sh --end runs data ||
+    echo "rented: runs/ and data/ are still shared over NFS" >&2
+}
+trap unshare_folders EXIT
+
 finish() {
   local code=$?
   trap '' TERM INT HUP
@@ -48,6 +55,7 @@ finish() {
     timeout --kill-after=5 "$left" python -m gpt2dist.launch.machine.mirror push "$BUCKET" runs ||
       echo "rented: the last upload to $BUCKET failed" >&2
   fi
+  unshare_folders
   mkdir -p "$HOME/.gpt2dist"
   date +%s >"$HOME/.gpt2dist/accounted_until" # the next run here is not charged for this one
   exit "$code"
