@@ -32,6 +32,8 @@ MLFLOW_FILE = "mlflow.json"
 "Which MLflow run belongs to the folder."
 ERROR_FILE = "error.log"
 STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
+GIVEN_UP = "the sweep: "
+"How the reason of a trial begins that its sweep gave up because others did better."
 DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK = ".driver.lock", ".rank0.lock", ".ledger.lock"
 CHECKPOINTS, CHECKPOINT_STATE = "checkpoints", "state.json"
 

@@ -17,7 +17,7 @@ from gpt2dist.errors import TRY_AGAIN
 from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.providers import require_capable
 from gpt2dist.plan.machine.costs import IDLE_MINUTES
-from gpt2dist.plan.machine.prices import Offer
+from gpt2dist.plan.machine.prices import DISK_GIB, Offer
 from gpt2dist.plan.plan_record import Plan
 
 Tree = dict[str, Any]
@@ -41,9 +41,6 @@ SECRETS = (
     "AWS_ENDPOINT_URL",
 )
 """Given to the machine when this one has them; none is needed to launch."""
-
-DISK_GIB = 256
-"""Ten billion tokens are 20 GB of shards and 30 GB of downloads; a 1.5B checkpoint is 19 GB."""
 
 
 @dataclass(frozen=True)

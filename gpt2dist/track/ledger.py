@@ -57,6 +57,14 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
     return cluster.own_usd_per_hour or (0.0, OWN_MACHINE)
 
 
+def no_price(wish: str) -> BadInput:
+    """What to say of a wish in dollars, such as `budget.usd=5`, where no price is known."""
+    return BadInput(
+        f"{wish} cannot be kept: this machine has no price; set cluster.usd_per_hour (0 if it is "
+        f"free), {PRICE_VARIABLE}, or cluster.watts and cluster.usd_per_kwh"
+    )
+
+
 def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
     """Unix time from which an attempt pays for its machines.
 
@@ -123,6 +131,12 @@ class Account:
     def usd(self) -> float:
         """On all machines."""
         return self.spent.usd
+
+    @property
+    def known_usd(self) -> float | None:
+        """As `usd`; None where any attempt ran on a machine that nobody gave a price."""
+        unpriced = any(attempt.price_source == OWN_MACHINE for attempt in self.attempts)
+        return None if unpriced else self.usd
 
     def last_seen_here(self) -> float:
         """Unix time up to which this machine is in the account; 0.0 where it is not at all.

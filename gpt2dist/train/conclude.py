@@ -25,7 +25,7 @@ from gpt2dist.run_files import (
     step_of,
 )
 from gpt2dist.stop_signal import StopOnSignal
-from gpt2dist.track.ledger import Account
+from gpt2dist.track.ledger import OWN_MACHINE, Account
 from gpt2dist.track.mlflow_log import MlflowTracker
 from gpt2dist.track.mlflow_uri import tracking_uri
 from gpt2dist.track.rows import read_rows
@@ -58,7 +58,9 @@ def mlflow_tracker(run_dir: Path, job: Job) -> MlflowTracker:
         "device": placement.device_name,
         "workers": str(placement.workers),
         "precision": placement.precision,
-        "usd_per_hour": str(attempt.usd_per_hour),
+        "usd_per_hour": "unknown"
+        if attempt.price_source == OWN_MACHINE
+        else str(attempt.usd_per_hour),
         "price_source": attempt.price_source,
         "val_tokens_per_byte": str(job.val_tokens_per_byte),
     }
@@ -91,7 +93,7 @@ def stopped_before_start(run_dir: Path, reason: str, say: Callable[[str], None])
             "ended": "budget",
             "reason": reason,
             "seconds": account.seconds,
-            "usd": account.usd,
+            "usd": account.known_usd,
             "attempts": account.attempt_count,
         }
         write_summary(run_dir, summary)
@@ -131,9 +133,11 @@ def conclude(
     summary["prediction_error"] = errors(job.predicted, summary)
     saved = checkpoint_folders(run_dir)
     if saved:
-        summary["resume_step"] = step_of(saved[0])
-    write_summary(run_dir, summary)
+        # The newest folder may be a damaged one of a later step, which was rolled back.
+        last = (read_outcome(run_dir) or {}).get("step")
+        summary["resume_step"] = step_of(saved[0]) if last is None else last
     curve = _draw(run_dir, rows)
+    write_summary(run_dir, summary)  # last: it makes the run a finished one
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
         say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):
@@ -182,8 +186,7 @@ def _closing_lines(
     lines.append(
         f"{human_count(summary['tokens'])} tokens in {human_duration(summary['seconds'])}"
         + (f" at {human_count(speed)} tokens/s" if speed else "")
-        + f", cost {usd(summary['usd'])} ({summary['price_source']}, "
-        f"${summary['usd_per_hour']:g}/h, {summary['attempts']} attempt"
+        + f", cost {_cost(summary)}, {summary['attempts']} attempt"
         + ("s)" if summary["attempts"] != 1 else ")")
     )
     if curve is not None:
@@ -198,6 +201,13 @@ def _closing_lines(
         hint = ", with a larger budget" if kind == "budget" else ""
         lines.append(f"the same command continues this run{hint}")
     return lines
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    """Dollars and their price, its bracket left open; unknown is never $0."""
+    if summary["price_source"] == OWN_MACHINE or summary["usd"] is None:
+        return "unknown (without a price: cluster.usd_per_hour=... sets one"
+    return f"{usd(summary['usd'])} ({summary['price_source']}, ${summary['usd_per_hour']:g}/h"
 
 
 def _last_sample(run_dir: Path) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from gpt2dist.config.load import dump, identity, run_name
 from gpt2dist.config.schema import Config
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
+from gpt2dist.data.show import remarks
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import human_count, human_duration, usd
@@ -39,8 +40,8 @@ from gpt2dist.track.attempts import Attempt
 from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import (
     OWN_MACHINE,
-    PRICE_VARIABLE,
     Ledger,
+    no_price,
     paid_since,
     price_usd_per_hour,
     shortfall,
@@ -91,11 +92,7 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         return done
     price = price_usd_per_hour(config.cluster, os.environ)
     if config.budget.usd is not None and price[1] == OWN_MACHINE:
-        raise BadInput(
-            f"budget.usd={config.budget.usd:g} cannot be kept: this machine has no price; set "
-            f"cluster.usd_per_hour (0 if it is free), {PRICE_VARIABLE}, or cluster.watts and "
-            "cluster.usd_per_kwh"
-        )
+        raise no_price(f"budget.usd={config.budget.usd:g}")
     attempt_id = f"{int(started_at)}-{secrets.token_hex(3)}"
     with run_folder.taken(run_dir, config, fresh=launch.fresh):
         since = paid_since(started_at, os.environ, run_dir / LEDGER_FILE)
@@ -161,7 +158,7 @@ def _prepare(
         val_tokens_per_byte=dataset.val_tokens_per_byte,
     )
     write_atomically(run_dir / CONFIG_FILE, dump(config))
-    say(_headline(config, placement, run_dir, attempt.usd_per_hour))
+    say(_headline(config, placement, run_dir, price))
     return job
 
 
@@ -228,19 +225,22 @@ def _dataset(config: Config, launch: Launch, say: Callable[[str], None]) -> Data
     require(dataset, config.data)
     Windows(dataset, "train", config.model.context).require_batch(config.batch_sequences)
     validation_batches(Windows(dataset, "val", config.model.context), 1, config.eval.tokens)
+    for remark in remarks(dataset, config.model.context):
+        say(remark)
     return dataset
 
 
-def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour: float) -> str:
+def _headline(config: Config, placement: Placement, run_dir: Path, price: tuple[float, str]) -> str:
     found = checkpoint_folders(run_dir)
     begin = f"continuing at {found[0].name}" if found else "new run"
-    price = f", ${usd_per_hour:g} per hour and machine" if usd_per_hour else ""
+    dollars, source = price
+    hourly = "price unknown" if source == OWN_MACHINE else f"${dollars:g} per hour and machine"
     return (
         f"{config.recipe}: {human_count(parameters(config.model))} parameters, "
         f"{human_count(config.train.tokens)} tokens in {config.total_steps:,} steps\n"
         f"{placement.workers} x {placement.device_name}, {placement.precision}, ZeRO "
         f"{placement.zero_stage}, {placement.micro_batch} x {config.model.context} tokens x "
-        f"{placement.accumulation} accumulated{price}\n"
+        f"{placement.accumulation} accumulated, {hourly}\n"
         f"{begin} in {run_dir} (identity {identity(config)[:8]})"
     )
 

@@ -60,7 +60,7 @@ class RunRecorder(Recorder):
             "gpu_peak_gib": _gpu_peak_gib(),
             "host_gib": _host_gib(),
             "seconds": spent.seconds,
-            "usd": spent.usd,
+            "usd": None if self._ledger.known_usd is None else spent.usd,
             "time": time.time(),
         }
         self._rows.append(full)
@@ -83,7 +83,8 @@ class RunRecorder(Recorder):
 
     def finish(self, ending: Ending) -> None:
         self._ledger.heartbeat(force=True)
-        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason)
+        step = ending.state.step
+        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason, step=step)
 
     def close(self) -> None:
         self._rows.close()

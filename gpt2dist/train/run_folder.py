@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gpt2dist.config.load import dump, flatten, identity, load_dumped, to_tree
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
-from gpt2dist.disk import locked, write_atomically
+from gpt2dist.disk import locked, remove_partials, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.run_files import (
     CONFIG_FILE,
@@ -22,6 +22,7 @@ from gpt2dist.run_files import (
     LEDGER_LOCK,
     MLFLOW_FILE,
     OUTCOME_FILE,
+    RANK_LOCK,
     ROWS_FILE,
     STOP_FILE,
     checkpoint_folders,
@@ -55,6 +56,9 @@ def taken(run_dir: Path, config: Config, *, fresh: bool) -> Iterator[None]:
         raise RunFailure(f"cannot write to the run folder {run_dir}: {error.strerror}") from None
     try:
         with locked(run_dir / DRIVER_LOCK, wait_seconds=5):
+            # Held by workers of a killed driver that still write.
+            with suppress(RunFailure), locked(run_dir / RANK_LOCK):
+                remove_partials(run_dir)
             if is_new:
                 write_atomically(written, dump(config))
             for leftover in (STOP_FILE, OUTCOME_FILE):

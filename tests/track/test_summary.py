@@ -70,6 +70,19 @@ def test_the_price_is_that_of_all_attempts():
     assert summary["usd_per_hour"] == pytest.approx(6.0)
 
 
+@pytest.mark.parametrize(("dollars", "sources", "usd"), [
+    (0.0, ["own machine"], None),
+    (2.0, ["config", "own machine"], None),
+    (0.0, ["config"], 0.0),
+])  # fmt: skip
+def test_dollars_are_unknown_where_any_attempt_had_no_price(dollars, sources, usd):
+    account = Account(
+        [Attempt(str(at), at, at + 1.0, 1, dollars, s) for at, s in enumerate(sources)]
+    )
+    summary = summary_of(ROWS, account)
+    assert (summary["usd"], summary["usd_per_hour"]) == (usd, usd)
+
+
 def test_summary_survives_the_disk(tmp_path):
     summary = summary_of(ROWS)
     write_summary(tmp_path, summary)

@@ -21,7 +21,7 @@ from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
 from gpt2dist.track.attempts import Attempt, read_attempts, total_spent
-from gpt2dist.track.ledger import OWN_MACHINE
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.rows import read_rows
 from gpt2dist.track.summary import read_summary
 
@@ -86,7 +86,8 @@ def read_run(folder: Path) -> Run:
         summary = summary_of_rows(folder.name, config.recipe, rows)
     attempts = read_attempts(folder / LEDGER_FILE) if (folder / LEDGER_FILE).is_file() else []
     try:
-        spent = {"usd": _usd(attempts), "gpu_hours": _gpu_hours(attempts, summary["workers"])}
+        usd = Account(attempts).known_usd if attempts else None
+        spent = {"usd": usd, "gpu_hours": _gpu_hours(attempts, summary["workers"])}
         whole = {**summary, **spent, "run": folder.name, "where": str(folder)}
         return make_run(config, whole, rows)
     except KeyError as error:
@@ -94,13 +95,6 @@ def read_run(folder: Path) -> Run:
             f"{folder / SUMMARY_FILE} lacks {error}; it is of another version: run the command "
             "that trained this run once more, it only writes the summary again"
         ) from None
-
-
-def _usd(attempts: list[Attempt]) -> float | None:
-    """None where any attempt ran on a machine without a price."""
-    if not attempts or any(attempt.price_source == OWN_MACHINE for attempt in attempts):
-        return None
-    return total_spent(attempts).usd
 
 
 def _gpu_hours(attempts: list[Attempt], workers: int | None) -> float | None:
