@@ -37,9 +37,8 @@ RECIPE = [*TINY, "model.dropout=0", f"train.tokens={100_000 * BATCH_TOKENS}", "z
           "track.every_steps=1", "eval.every_steps=10", "cluster.cpu_workers=2",
           "cluster.micro_batch=1"]  # fmt: skip
 # Ray otherwise takes a minute to miss a machine that says nothing.
-SOON_MISSED = {"RAY_health_check_initial_delay_ms": "500", "RAY_health_check_period_ms": "500",
-               "RAY_health_check_timeout_ms": "500",
-               "RAY_health_check_failure_threshold": "4"}  # fmt: skip
+SOON_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
+               "RAY_health_check_failure_threshold": "3"}  # fmt: skip
 # What SkyPilot's own Ray and an ordinary one occupy on a machine.
 TAKEN_PORTS = (6379, 6380, 8076, 8265, 8266, 10001, 52365)
 OCCUPY = f"""
