@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -84,18 +85,18 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def remove_partials(folder: Path) -> None:
-    """Clears away what killed writers left in a folder; nobody may be writing there.
+def remove_partials(folder: Path, of: str = "") -> None:
+    """Clears away what killed writers left in a folder, all or `of` one name; nobody may write.
 
     A folder that `finish_folder` had set aside for a successor that never came is back.
     """
-    for aside in folder.glob(f".*{_ASIDE}"):
+    for aside in folder.glob(f".{glob.escape(of)}*{_ASIDE}"):
         name = aside.name.removeprefix(".").removesuffix(_ASIDE)
         if (folder / name).exists():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(folder / name)
-    for leftover in folder.glob(".*partial*"):
+    for leftover in folder.glob(f".{glob.escape(of)}*partial*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -38,6 +38,7 @@ from gpt2dist.run_files import (
     CHECKPOINTS,
     checkpoint_folder,
     checkpoint_folders,
+    checkpoint_record,
     step_of,
 )
 from gpt2dist.train.core.engine import Engine, ParameterState
@@ -147,11 +148,7 @@ def best(run_dir: Path) -> Checkpoint | None:
 def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
     """A checkpoint whose every file has the recorded size, and sha256 with `full_check`."""
     try:
-        record = json.loads((folder / CHECKPOINT_STATE).read_text())
-        vouched = record.pop("sha256", None)  # early versions wrote none
-        known = set(record) == {"format", "state", "files"}
-        if not known or vouched not in (None, sha256_of_record(record)):
-            raise ValueError("it does not have its recorded sha256")
+        record = checkpoint_record(folder)
         checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
         sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in record["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
