@@ -40,8 +40,7 @@ def set_up(run_dir: Path, config: Config, *, fresh: bool) -> None:
 
 def claim(run_dir: Path, config: Config) -> None:
     """Write the config and remove what the last attempt left; call it under the driver's lock."""
-    with suppress(RunFailure), locked(run_dir / RANK_LOCK):  # held by workers of a killed driver
-        remove_partials(run_dir)
+    clear_half_written(run_dir)
     write_atomically(run_dir / CONFIG_FILE, dump(config))
     for leftover in (STOP_FILE, OUTCOME_FILE):
         (run_dir / leftover).unlink(missing_ok=True)
@@ -55,6 +54,12 @@ def open_run(run: str, runs_dir: str = "runs") -> tuple[Path, Config]:
     known = sorted(path.parent.name for path in Path(runs_dir).glob(f"*/{CONFIG_FILE}"))
     hint = f"runs in {runs_dir}/: {', '.join(known)}" if known else f"there are none in {runs_dir}/"
     raise BadInput(f"no run at {run!r}; {hint}")
+
+
+def clear_half_written(run_dir: Path) -> None:
+    """Remove what a killed driver was writing, unless a worker of it still lives and writes."""
+    with suppress(RunFailure), locked(run_dir / RANK_LOCK):
+        remove_partials(run_dir)
 
 
 def _require_same(run_dir: Path, there: Config, config: Config) -> None:

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from gpt2dist.config.load import resolve
 from gpt2dist.disk import locked, partial_of
-from gpt2dist.train.run_folder import claim
+from gpt2dist.train.run_folder import clear_half_written
 from tests.train.command import (
     BATCH_TOKENS,
     DEADLINE_SECONDS,
@@ -180,15 +179,20 @@ def test_a_finished_run_repeated_changes_nothing(undisturbed, runs, tiny):
     assert "is finished already" in command.stdout
 
 
-def test_a_run_is_finished_only_once_its_curve_is_drawn(undisturbed, runs, tiny):
+def test_a_run_is_finished_once_its_curve_is_drawn_and_its_folder_cleared(
+    undisturbed, runs, tiny
+):
     """Killed between the two it would be called finished, and never get a curve."""
     run_dir = Path(shutil.copytree(undisturbed, runs / "curveless"))
+    half_written = partial_of(run_dir / "summary.json")
+    half_written.touch()
     for name in ("summary.json", "curve.png"):
         (run_dir / name).unlink()
     (run_dir / "curve.png").mkdir()  # cannot be written
     words = [*tiny, "--name", "curveless"]
     Command(runs, *words).wait()
     assert not (run_dir / "summary.json").exists()
+    assert not half_written.exists()
     (run_dir / "curve.png").rmdir()
     Command(runs, *words).ends_with(0)
     assert summary_of(run_dir)["ended"] == "finished"
@@ -198,11 +202,10 @@ def test_a_run_is_finished_only_once_its_curve_is_drawn(undisturbed, runs, tiny)
 def test_a_start_clears_away_what_a_killed_one_was_writing(tmp_path):
     half_written = partial_of(tmp_path / "ledger.json")
     half_written.touch()
-    config = resolve("debug", [])
-    with locked(tmp_path / ".rank0.lock"):  # a killed driver's worker still lives, and writes
-        claim(tmp_path, config)
+    with locked(tmp_path / ".rank0.lock"):  # of a worker of the killed one, which still writes
+        clear_half_written(tmp_path)
         assert half_written.exists()
-    claim(tmp_path, config)
+    clear_half_written(tmp_path)
     assert not half_written.exists()
 
 
