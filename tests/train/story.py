@@ -162,7 +162,7 @@ class Story:
         tally.check("checkpoints", where, [] if same else ["other weights or moments"])
         ids = {attempt.attempt_id for attempt in self._attempts}
         paid = [attempt.seconds for attempt in self._attempts]
-        dollars = [attempt.usd for attempt in self._attempts]
+        dollars = [a.seconds * a.machines * a.usd_per_hour / 3600 for a in self._attempts]
         agrees = summary["attempts"] == len(ids)
         agrees &= math.isclose(summary["seconds"], math.fsum(paid))
         agrees &= math.isclose(summary["usd"], math.fsum(dollars))

@@ -179,9 +179,7 @@ def test_a_finished_run_repeated_changes_nothing(undisturbed, runs, tiny):
     assert "is finished already" in command.stdout
 
 
-def test_a_run_is_finished_once_its_curve_is_drawn_and_its_folder_cleared(
-    undisturbed, runs, tiny
-):
+def test_a_run_is_finished_once_its_curve_is_drawn_and_its_folder_cleared(undisturbed, runs, tiny):
     """Killed between the two it would be called finished, and never get a curve."""
     run_dir = Path(shutil.copytree(undisturbed, runs / "curveless"))
     half_written = partial_of(run_dir / "summary.json")
