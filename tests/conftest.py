@@ -14,11 +14,10 @@ from tests.train.command import prepare_text
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    import ray
+    from gpt2dist.ray_session import ray_session
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_session():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ all but a second of such a run; `Program` is a new Python, and what Ray starts b
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ _forks.set_forkserver_preload(
     [
         "gpt2dist.cli.main",
         "gpt2dist.train.driver",
+        "gpt2dist.train.worker",
         "gpt2dist.track.curve",
         "matplotlib.backends.backend_agg",
         "deepspeed.runtime.zero.muon.original_muon",  # with torch's compiler, which it imports
@@ -142,12 +144,12 @@ class Program:
         os.killpg(self.pid, signal.SIGINT)
 
     def worker(self, run_dir: Path, *, rank_0: bool) -> psutil.Process | None:
-        """A worker of Ray Train; rank 0 is the one that holds the rows open."""
+        """A worker of Ray Train; rank 0 is the one that holds its lock."""
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if "RayTrainWorker" in " ".join(process.cmdline()):
                     files = {Path(file.path) for file in process.open_files()}
-                    if (run_dir / "metrics.jsonl" in files) == rank_0:
+                    if (run_dir / ".rank0.lock" in files) == rank_0:
                         return process
         return None
 
@@ -196,6 +198,20 @@ def wait_until(truth: Callable[[], Any], alive: Callable[[], bool] = lambda: Tru
         assert alive(), "the process ended too early"
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+    return found
+
+
+def reachable_from_elsewhere(processes: Iterable[psutil.Process]) -> list[str]:
+    """Command lines of those that listen at an address of the network, once per socket."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    address = ipaddress.ip_address(connection.laddr.ip)
+                    mapped = getattr(address, "ipv4_mapped", None) or address
+                    if not mapped.is_loopback:
+                        found.append(" ".join(process.cmdline()))
     return found
 
 

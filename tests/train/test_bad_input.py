@@ -85,6 +85,18 @@ def test_truncated_shards(refused, damaged):
     assert "prepare the dataset again" in line
 
 
+def test_shards_replaced_by_others_of_the_same_size(damaged, tmp_path):
+    """The run does not wait for the sums of its shards; it ends once one is wrong."""
+    shard = max(damaged.glob("train-*.bin"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+    words = ["train", "debug", "--local", *TINY, f"data.source={damaged}", f"paths.runs={tmp_path}"]
+    command = Command(tmp_path, *words, "--name", "run").ends_with(2)
+    assert command.stderr.count("\n") == 1, command.stderr
+    assert f"{shard.name} does not have the sha256 of its manifest; restore it" in command.stderr
+    assert "checkpoints after step 0 may have learned from it" in command.stderr
+    assert summary_of(tmp_path / "run")["ended"] == "failed"
+
+
 def test_shards_of_another_tokenizer(refused, shards):
     words = ["data.tokenizer=gpt2", "model.vocab=50257"]
     line = refused("--local", f"data.source={shards}", *words)

@@ -20,6 +20,7 @@ from tests.train.command import (
     Program,
     last_step,
     learned,
+    reachable_from_elsewhere,
     rows_of,
     summary_of,
     wait_until,
@@ -37,6 +38,7 @@ class Story:
 
     run_dir: Path
     local_dir: Path
+    reachable_from_elsewhere: list[str]
     stopped_code: int | None
     stopped_step: int
     mlflow_id: str
@@ -64,6 +66,7 @@ def story(tmp_path_factory, shards, request) -> Story:
     run_dir = runs / "ray"
 
     stopped = drive_to(30)
+    reachable = reachable_from_elsewhere(stopped.family())
     stopped.process.send_signal(signal.SIGTERM)
     stopped_code = stopped.wait()
     stopped_step = summary_of(run_dir)["resume_step"]
@@ -87,6 +90,7 @@ def story(tmp_path_factory, shards, request) -> Story:
     return Story(
         run_dir,
         runs / "local",
+        reachable,
         stopped_code,
         stopped_step,
         mlflow_id,
@@ -103,6 +107,11 @@ def test_sigterm_saves_and_exits_143(story):
     assert 30 <= story.stopped_step < 110
     continued = [note for note in story.notes if note.startswith("continuing from")]
     assert continued[0].startswith(f"continuing from step-{story.stopped_step:08d}")
+
+
+def test_nobody_else_reaches_a_run_but_the_store_of_rank_0(story):
+    """Torch's TCPStore listens at every address, and cannot be told not to."""
+    assert ["RayTrainWorker" in words for words in story.reachable_from_elsewhere] == [True]
 
 
 def test_a_run_that_lost_a_worker_finishes_by_itself(story):
