@@ -250,15 +250,18 @@ def test_a_finished_run_repeated_changes_nothing(undisturbed, runs, tiny):
     assert "is finished already" in command.stdout
 
 
-def test_a_run_is_finished_only_once_its_curve_is_drawn(undisturbed, runs, tiny):
+def test_a_run_is_finished_once_its_curve_is_drawn_and_its_folder_cleared(undisturbed, runs, tiny):
     """Killed between the two it would be called finished, and never get a curve."""
     run_dir = Path(shutil.copytree(undisturbed, runs / "curveless"))
+    half_written = partial_of(run_dir / "summary.json")
+    half_written.touch()
     for name in ("summary.json", "curve.png"):
         (run_dir / name).unlink()
     (run_dir / "curve.png").mkdir()  # cannot be written
     words = [*tiny, "--name", "curveless"]
     Command(runs, *words).wait()
     assert not (run_dir / "summary.json").exists()
+    assert not half_written.exists()
     (run_dir / "curve.png").rmdir()
     Command(runs, *words).ends_with(0)
     assert summary_of(run_dir)["ended"] == "finished"
