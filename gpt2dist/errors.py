@@ -11,3 +11,7 @@ class RunFailure(Exception):
     """The request was fine, something else went wrong (disk full, diverged). Exit code 1."""
 
     exit_code = 1
+
+
+class StorageRefused(RunFailure):
+    """The disk did not take a file: full, read-only, or away. It may later."""

@@ -199,7 +199,9 @@ class Ledger(Account):
         self.attempts[-1] = replace(self.attempts[-1], last_seen_at=now)
         if force or self._saved_at is None or now - self._saved_at >= HEARTBEAT_SECONDS:
             records = [asdict(attempt) for attempt in self.attempts]
-            write_atomically(self.path, json.dumps({"attempts": records}, indent=1) + "\n")
+            text = json.dumps({"attempts": records}, indent=1) + "\n"
+            # A folder that was moved away in mid-run is not made again.
+            write_atomically(self.path, text, make_folder=self._saved_at is None)
             self._saved_at = now
 
 

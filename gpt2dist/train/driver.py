@@ -24,7 +24,7 @@ from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.serve.windows import Windows
 from gpt2dist.data.shards import Dataset, is_dataset_folder, load_dataset_folder, require
 from gpt2dist.disk import locked
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput, RunFailure, StorageRefused
 from gpt2dist.human import human_count
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.placement import Placement, place
@@ -34,6 +34,7 @@ from gpt2dist.run_files import (
     MANIFEST,
     checkpoint_folders,
     request_stop,
+    requested_stop,
     write_error,
 )
 from gpt2dist.stop_signal import StopOnSignal
@@ -60,6 +61,8 @@ from gpt2dist.train.watch import Watcher
 from gpt2dist.train.worker import train_alone
 
 POLL_SECONDS = 0.2
+UNHEARD_SECONDS = 5.0
+"How long a request to stop is tried again where it cannot be written: who signals soon kills."
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,14 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
     with locked(run_dir / DRIVER_LOCK, wait_seconds=5):
         run_folder.claim(run_dir, config)
         say(_headline(config, placement, run_dir, price[0]))
-        with StopOnSignal(partial(request_stop, run_dir)) as signals, ExitStack() as stack:
+        with StopOnSignal(partial(_ask, run_dir)) as signals, ExitStack() as stack:
             tracked = config.track.mlflow and not launch.local
             mlflow = mlflow_tracker(run_dir, job) if tracked else None
             progress = stack.enter_context(Progress(config.total_steps))
             on_first_row = mlflow.start if mlflow else None
             watcher = Watcher(run_dir, attempt_id, progress, on_first_row)
             run = _train_here if launch.local else _train_on_ray
-            error = run(job, watcher)
+            error = run(job, watcher, signals)
             watcher.poll()
         return conclude(run_dir, job, how_ended(run_dir, error, signals), mlflow, say)
 
@@ -180,14 +183,32 @@ def _headline(config: Config, placement: Placement, run_dir: Path, usd_per_hour:
     )
 
 
-def _train_on_ray(job: Job, watcher: Watcher) -> BaseException | None:
-    run = ray_run.start_training(job)
+def _ask(run_dir: Path, signal_name: str) -> bool:
+    """Ask the workers to save and leave; False while the folder takes no file."""
+    try:
+        request_stop(run_dir, signal_name)
+    except StorageRefused:
+        return False
+    return True
+
+
+def _train_on_ray(job: Job, watcher: Watcher, signals: StopOnSignal) -> BaseException | None:
+    run, run_dir = ray_run.start_training(job), Path(job.run_dir)
+    folder, unheard_seconds = run_folder.HeldFolder(run_dir), 0.0
     while not run.wait(POLL_SECONDS):
         watcher.poll()
+        gone = folder.gone()
+        if gone:
+            return RunFailure(gone)  # Ray's processes end with this one
+        if signals.name and requested_stop(run_dir) is None and not _ask(run_dir, signals.name):
+            unheard_seconds += POLL_SECONDS
+            if unheard_seconds > UNHEARD_SECONDS:
+                said = f"{signals.name}; nothing is saved since the last checkpoint"
+                return RunFailure(f"{said}: {run_dir} takes no files")
     return run.error
 
 
-def _train_here(job: Job, watcher: Watcher) -> BaseException | None:
+def _train_here(job: Job, watcher: Watcher, signals: StopOnSignal) -> BaseException | None:
     """The rank in this process, under the debugger's eyes; a thread follows its files."""
     over = threading.Event()
 
@@ -198,7 +219,7 @@ def _train_here(job: Job, watcher: Watcher) -> BaseException | None:
     thread = threading.Thread(target=follow, name="watcher", daemon=True)
     thread.start()
     try:
-        train_alone(job)
+        train_alone(job, asked=lambda: signals.name)
     except Exception as error:
         if not isinstance(error, (BadInput, RunFailure)):
             write_error(Path(job.run_dir), error)

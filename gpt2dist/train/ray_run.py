@@ -67,7 +67,7 @@ def start_training(job: Job) -> InThread:
             _fit(job)
         except BaseException as error:
             write_error(Path(job.run_dir), error)
-            raise
+            raise _said_by_a_worker(error) or error from None
 
     return InThread(fit, "ray-train")
 
@@ -101,9 +101,17 @@ def _fit(job: Job) -> None:
         ).fit()
 
 
+def _said_by_a_worker(error: BaseException) -> BadInput | RunFailure | None:
+    """The one line of a rank that could not write it down, out of Ray's report."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "_base_exc", failure)  # Ray 2.60 wraps it with its trace
+        if isinstance(cause, (BadInput, RunFailure)):
+            return cause
+    return None
+
+
 def _worker(arguments: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
-    import ray.train
     import ray.train.torch
 
     from gpt2dist.train.worker import train_rank
@@ -118,8 +126,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     try:
         train_rank(job, local_rank=device.index or 0)
     except (BadInput, RunFailure):
-        if ray.train.get_context().get_world_size() > 1:
-            raise  # other ranks may wait for this one; Ray has to end them
+        if control.world > 1 or read_outcome(Path(job.run_dir)) is None:
+            raise  # other ranks may wait for this one, or nobody else says it: Ray has to
 
 
 def folders_are_shared(job: Job, control: Control) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gpt2dist.config.load import dump, flatten, identity, load_dumped, to_tree
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
-from gpt2dist.disk import locked, write_atomically
+from gpt2dist.disk import locked, write_atomically, writing
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.run_files import CONFIG_FILE, DRIVER_LOCK, OUTCOME_FILE, STOP_FILE
 
@@ -27,7 +29,8 @@ def set_up(run_dir: Path, config: Config, *, fresh: bool) -> None:
             )
         with locked(run_dir / DRIVER_LOCK):
             stamp = time.strftime("%Y%m%d-%H%M%S")
-            run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
+            with writing(run_dir):
+                run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
     written = run_dir / CONFIG_FILE
     if written.exists():
         _require_same(run_dir, load_dumped(written), config)
@@ -41,7 +44,41 @@ def claim(run_dir: Path, config: Config) -> None:
     """Write the config and remove what the last attempt left; call it under the driver's lock."""
     write_atomically(run_dir / CONFIG_FILE, dump(config))
     for leftover in (STOP_FILE, OUTCOME_FILE):
-        (run_dir / leftover).unlink(missing_ok=True)
+        with writing(run_dir / leftover):
+            (run_dir / leftover).unlink(missing_ok=True)
+
+
+class HeldFolder:
+    """The folder of a run while it is trained, whatever its name comes to be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def gone(self) -> str | None:
+        """What became of it and what to do; None while it is there, or nobody can say."""
+        with suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
+                return None
+        with suppress(OSError):
+            held = os.fstat(self._descriptor)
+            name = os.readlink(f"/proc/self/fd/{self._descriptor}")
+            if not held.st_nlink or name.endswith(" (deleted)"):
+                return (
+                    f"the run folder {self.path} was deleted in mid-run, so the run ended; "
+                    "restore it, or run the same command again to begin anew"
+                )
+            if os.path.samestat(os.stat(name), held):
+                return (
+                    f"the run folder {self.path} was renamed to {name} in mid-run, so the run "
+                    "ended; rename it back and run the same command again: it goes on from the "
+                    "last checkpoint"
+                )
+        return None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def open_run(run: str, runs_dir: str = "runs") -> tuple[Path, Config]:

@@ -73,9 +73,14 @@ def play(losses: list[float], diary: Diary, state: TrainState | None = None):
     micro = torch.zeros(SEQUENCES // 2, CONTEXT + 1, dtype=torch.int64)
     saved: list[TrainState] = []
     state = state or TrainState(0, 0, 0, "x", SEQUENCES)
+
+    def save(state: TrainState) -> bool:
+        saved.append(state)
+        return True
+
     with single_process_group("cpu"):
         around = Surroundings(
-            Control(), diary, evaluate=lambda: 1.0, sample=lambda step: None, save=saved.append
+            Control(), diary, evaluate=lambda: 1.0, sample=lambda step: None, save=save
         )
         engine = Script(losses[state.step :])
         ending = run_loop(engine, itertools.repeat(micro), state, config, around)  # type: ignore[arg-type]
