@@ -251,7 +251,8 @@ class RunRecorder(Recorder):
 
     def _announce(self, text: str) -> None:
         if self._folder.gone() is None and not self._event(note=text):
-            print(text, file=sys.stderr)  # the driver reads the file that cannot be written
+            with suppress(OSError):  # this may be a file on the same disk
+                print(text, file=sys.stderr)  # the driver reads what cannot be written
 
     def _event(self, **event: Any) -> bool:
         line = json.dumps({"time": time.time(), **event}) + "\n"
