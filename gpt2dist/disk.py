@@ -21,10 +21,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageRefused(
-            f"cannot write {path}: {error.strerror or error} (may this user write there, is there "
-            "space left?)"
-        ) from None
+        said = f"cannot write {path}: {error.strerror or error}"
+        raise StorageRefused(f"{said}; make room there or make it writable") from None
 
 
 def write_atomically(

@@ -120,7 +120,7 @@ class Patience:
         if self._clock() - longest.since < 60 * self._minutes:
             return None
         waited = f"after {self._minutes:g} minutes (checkpoint.storage_patience_minutes): "
-        remedy = "; mend the storage and run the same command again"
+        remedy = "; run the same command again once that is mended"
         return (waited if self._minutes else "") + longest.why + remedy
 
 

@@ -169,8 +169,8 @@ def test_patience_lasts_its_minutes_from_the_first_refusal_and_begins_anew_after
     assert patience.over() is None
     disk.now = 242.0
     assert patience.over() == (
-        "after 2 minutes (checkpoint.storage_patience_minutes): no; mend the storage and run the "
-        "same command again"
+        "after 2 minutes (checkpoint.storage_patience_minutes): no; run the same command again "
+        "once that is mended"
     )
     assert len(told) == 2
 

@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_for_seconds_delays_nothing_and_for_long_ends_the_ru
         last = impatient.stderr.splitlines()[-1]
         assert "after 0.01 minutes (checkpoint.storage_patience_minutes): " in last
         assert "No space left on device" in last
-        assert "mend the storage and run the same command again; steps 21 to " in last
+        assert "run the same command again once that is mended; steps 21 to " in last
         assert "Traceback" not in impatient.stderr
 
         signalled = Command(tmp_path, *again)
