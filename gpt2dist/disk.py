@@ -145,11 +145,11 @@ def sha256_of(path: Path) -> str:
 def locked(path: Path, wait_seconds: float = 0.0, doing: str | None = None) -> Iterator[None]:
     """Hold the file `path` exclusively, so that two processes never write one folder.
 
-    On file systems without locks it does nothing. Raises RunFailure when someone else holds it:
-    another process is `doing`, by default training the run in that folder.
+    On file systems without locks it does nothing. Raises StorageRefused where there is no folder,
+    RunFailure when someone else holds it: another process is `doing`, by default training the run
+    in that folder.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     with file:
         deadline = time.monotonic() + wait_seconds

@@ -99,6 +99,7 @@ def test_sha256_of_a_file_of_several_blocks(tmp_path):
 
 def test_a_lock_is_held_by_one_and_names_what_the_other_does(tmp_path):
     path = tmp_path / "run" / ".lock"
+    path.parent.mkdir()
     with locked(path), pytest.raises(RunFailure, match=r"is training .*run; wait for it"):
         locked(path).__enter__()
     with locked(path, doing="preparing it"):

@@ -57,7 +57,7 @@ from gpt2dist.train.conclude import (
 from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
-from gpt2dist.train.watch import Watcher
+from gpt2dist.train.watch import HeldFolder, Watcher
 from gpt2dist.train.worker import train_alone
 
 POLL_SECONDS = 0.2
@@ -194,7 +194,7 @@ def _ask(run_dir: Path, signal_name: str) -> bool:
 
 def _train_on_ray(job: Job, watcher: Watcher, signals: StopOnSignal) -> BaseException | None:
     run, run_dir = ray_run.start_training(job), Path(job.run_dir)
-    folder, unheard_seconds = run_folder.HeldFolder(run_dir), 0.0
+    folder, unheard_seconds = HeldFolder(run_dir), 0.0
     while not run.wait(POLL_SECONDS):
         watcher.poll()
         gone = folder.gone()

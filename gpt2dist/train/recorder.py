@@ -43,7 +43,7 @@ from gpt2dist.train.core.loop import (
 )
 from gpt2dist.train.core.pace import MARGIN
 from gpt2dist.train.job import Job
-from gpt2dist.train.run_folder import HeldFolder
+from gpt2dist.train.watch import HeldFolder
 
 AGAIN_SECONDS = 1.0
 "Between two tries at what was refused."

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from gpt2dist.disk import writing
 from gpt2dist.run_files import EVENTS_FILE, ROWS_FILE, Tail
 from gpt2dist.track.progress import Progress
+
+
+class HeldFolder:
+    """The folder of a run while it is trained, whatever its name comes to be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def gone(self) -> str | None:
+        """What became of it and what to do; None while it is there, or nobody can say."""
+        with suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
+                return None
+        with suppress(OSError):
+            held = os.fstat(self._descriptor)
+            name = os.readlink(f"/proc/self/fd/{self._descriptor}")
+            if not held.st_nlink or name.endswith(" (deleted)"):
+                return (
+                    f"the run folder {self.path} was deleted in mid-run, so the run ended; "
+                    "restore it, or run the same command again to begin anew"
+                )
+            if os.path.samestat(os.stat(name), held):
+                return (
+                    f"the run folder {self.path} was renamed to {name} in mid-run, so the run "
+                    "ended; rename it back and run the same command again: it goes on from the "
+                    "last checkpoint"
+                )
+        return None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 class Watcher:
