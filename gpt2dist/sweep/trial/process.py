@@ -22,7 +22,7 @@ from typing import Any
 
 from gpt2dist.config.load import from_tree, to_tree
 from gpt2dist.config.schema import Config
-from gpt2dist.disk import locked, writing
+from gpt2dist.disk import locked
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.run_files import (
     DRIVER_LOCK,
@@ -128,7 +128,6 @@ class TrialProcess:
             self._account_for_start()
 
     def _begin(self) -> subprocess.Popen[bytes]:
-        self._run_dir.mkdir(parents=True, exist_ok=True)
         with locked(self._run_dir / DRIVER_LOCK, wait_seconds=LAST_PROCESS_SECONDS):
             pass
         self._started_at, self._has_rows = time.time(), False
