@@ -43,8 +43,9 @@ class Pace:
 
     @property
     def save_again_seconds(self) -> float:
-        """How long after a refused save the next one: refused ones take a tenth of the time."""
-        return max(1.0, 10 * (self._save or 0.0))
+        """After a refused save: a tenth of the time for tries, and four while there is patience."""
+        quarter = 60 * self._config.checkpoint.storage_patience_minutes / 4
+        return max(1.0, min(10 * (self._save or 0.0), quarter))
 
     def until_saved(self, next_step: int) -> float:
         """Seconds that step may take with what is due after it and the save that follows."""
