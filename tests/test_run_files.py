@@ -2,12 +2,15 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 from gpt2dist.run_files import (
     Tail,
     checkpoint_folder,
     checkpoint_folders,
     read_outcome,
+    request_stop,
     step_of,
     write_error,
     write_outcome,
@@ -78,3 +81,19 @@ def test_a_tail_waits_for_a_file_that_cannot_be_read_now(tmp_path):
     with path.open("a") as file:
         file.write('{"step": 2}\n')
     assert [row["step"] for row in tail.lines()] == [2]
+
+
+def test_all_who_ask_a_run_to_stop_at_once_succeed(tmp_path):
+    """A sweeper and a signal's handler, where whoever lost the race would raise."""
+    together = Barrier(8, timeout=2)
+
+    def ask(name: str) -> None:
+        for _ in range(20):
+            together.wait()
+            request_stop(tmp_path, name)
+
+    names = [f"SIG{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, names)) == [None] * 8
+    assert (tmp_path / ".stop").read_text() in names
+    assert [path.name for path in tmp_path.iterdir()] == [".stop"]

@@ -22,6 +22,12 @@ def add_parser(verbs: Verbs) -> None:
     verb.add_argument("target", metavar="RECIPE|FILE|status|logs|stop")
     verb.add_argument("overrides", nargs="*", metavar="on=... a.b=value", help="or the NAME")
     verb.add_argument("--usd", type=float, metavar="X", help="hard limit in dollars")
+    verb.add_argument(
+        "--hours",
+        type=float,
+        metavar="H",
+        help="the longest that machines are paid for (1.5 x the plan's upper end)",
+    )
     verb.add_argument("--spot", action="store_true", help="spot machines; needs --bucket")
     verb.add_argument("--provider", metavar="P", help=PROVIDERS)
     verb.add_argument("--bucket", metavar="URL", help="where runs are kept: s3://... or gs://...")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,13 @@ from gpt2dist.disk import AppendedFile, write_atomically
 from gpt2dist.errors import BadInput
 
 Row = dict[str, Any]
+
+ROW_METRICS = (
+    "tokens", "loss", "grad_norm", "lr", "skipped", "tokens_per_s", "step_s", "data_wait_s",
+    "val_loss", "mfu", "gpu_peak_gib", "host_gib", "seconds", "usd",
+)  # fmt: skip
+"What a row holds beside its step and its time."
+ROW_COUNTS = ("tokens", "skipped")
 
 
 class RowWriter:
@@ -25,8 +32,9 @@ class RowWriter:
         self.path = Path(path)
         keep_to = -1 if resume_step is None else resume_step
         rows = read_rows(self.path) if self.path.exists() else []
-        kept = (row for row in rows if row["step"] <= keep_to)
-        write_atomically(self.path, "".join(map(_line, kept)))
+        kept = [row for row in rows if row["step"] <= keep_to]
+        write_rows(self.path, kept)
+        self.count = len(kept)
         self._file = AppendedFile(self.path)
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -35,10 +43,16 @@ class RowWriter:
         Raises StorageRefused; the same row may then be tried again.
         """
         self._file.append(_line(row))
+        self.count += 1
 
     def sync(self) -> None:
         """Forces all rows onto the disk; to be called before a checkpoint claims their steps."""
         self._file.sync()
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replaces the file in one move."""
+    write_atomically(path, "".join(map(_line, rows)))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import deque
@@ -20,10 +19,10 @@ from gpt2dist.errors import RunFailure, StorageRefused
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import peak_tflops
 from gpt2dist.run_files import (
-    EVENTS_FILE,
     LEDGER_FILE,
     ROWS_FILE,
     SAMPLES_FILE,
+    add_event,
     requested_stop,
     write_outcome,
 )
@@ -57,7 +56,7 @@ class Refusal(NamedTuple):
     why: str
 
 
-class Patience:
+class StoragePatience:
     """What the storage refused: it waits here, in order, and is tried again, for a while."""
 
     def __init__(
@@ -141,10 +140,11 @@ class RunRecorder(Recorder):
         attempt, placement = replace(job.attempt, machines=machines), job.placement
         self._ledger = Ledger.open(self._run_dir / LEDGER_FILE, attempt)
         self._rows = RowWriter(self._run_dir / ROWS_FILE, resume_step)
-        self._events = AppendedFile(self._run_dir / EVENTS_FILE)
         self._samples = AppendedFile(self._run_dir / SAMPLES_FILE)
         self._folder = HeldFolder(self._run_dir)
-        self._patience = Patience(job.config.checkpoint.storage_patience_minutes, self._announce)
+        self._patience = StoragePatience(
+            job.config.checkpoint.storage_patience_minutes, self._announce
+        )
         self._saved_step, self._unsaved_why = resume_step or 0, ""
         self._began_save_at = 0.0
         self._guard = BudgetGuard(job.config.budget, self._ledger)
@@ -184,7 +184,7 @@ class RunRecorder(Recorder):
             "gpu_peak_gib": _gpu_peak_gib(),
             "host_gib": _host_gib(),
             "seconds": spent.seconds,
-            "usd": spent.usd,
+            "usd": None if self._ledger.known_usd is None else spent.usd,
             "time": time.time(),
         }
         self._patience.keep(partial(self._rows.append, full))
@@ -204,8 +204,13 @@ class RunRecorder(Recorder):
         self._rows.sync()
         self._ledger.heartbeat(force=True)
         installed = {name: version or "not installed" for name, version in versions().items()}
+        spent = self._ledger.spent
         return replace(
-            state, seconds=self._ledger.seconds, usd=self._ledger.usd, versions=installed
+            state,
+            seconds=spent.seconds,
+            usd=spent.usd,
+            rows=self._rows.count,
+            versions=installed,
         )
 
     def saved(self, state: TrainState, refused: str | None) -> None:
@@ -235,11 +240,12 @@ class RunRecorder(Recorder):
             with suppress(StorageRefused):
                 last()
         more = {"exit_code": RunFailure.exit_code} if ending.kind == "failed" else {}
+        step, reason = self._saved_step, ending.reason
         try:
-            write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason, **more)
+            write_outcome(self._run_dir, kind=ending.kind, reason=reason, step=step, **more)
         except StorageRefused as refusal:
             unsaid = f"; {refusal}" if ending.kind in ("finished", "budget") else ""
-            raise StorageRefused(ending.reason + unsaid) from None
+            raise StorageRefused(reason + unsaid) from None
 
     def close(self) -> None:
         self._folder.close()
@@ -255,8 +261,8 @@ class RunRecorder(Recorder):
                 print(text, file=sys.stderr)  # the driver reads what cannot be written
 
     def _event(self, **event: Any) -> bool:
-        line = json.dumps({"time": time.time(), **event}) + "\n"
-        return self._patience.keep(partial(self._events.append, line))
+        event["time"] = time.time()
+        return self._patience.keep(partial(add_event, self._run_dir, **event))
 
 
 def _gpu_peak_gib() -> float | None:

@@ -19,7 +19,7 @@ from gpt2dist.track.ledger import Account, Attempt
 from gpt2dist.track.rows import read_rows
 from gpt2dist.train.core.loop import FAILED, INTERRUPTED, OUT_OF_BUDGET, RUNNING, Ending, TrainState
 from gpt2dist.train.job import Job
-from gpt2dist.train.recorder import MOST_WAITING, Patience, RunRecorder
+from gpt2dist.train.recorder import MOST_WAITING, RunRecorder, StoragePatience
 from tests.train.storage import files_end_at
 
 NO_SPACE = 0  # bytes that a file may grow to
@@ -131,7 +131,12 @@ def test_the_end_is_said_where_it_cannot_be_written(tmp_path):
         writer.finish(Ending("failed", "too long", state(1)))
     assert read_outcome(tmp_path) is None
     writer.finish(Ending("failed", "too long", state(1)))
-    assert read_outcome(tmp_path) == {"kind": "failed", "reason": "too long", "exit_code": 1}
+    assert read_outcome(tmp_path) == {
+        "kind": "failed",
+        "reason": "too long",
+        "step": 0,
+        "exit_code": 1,
+    }
 
 
 def test_without_patience_the_first_refusal_ends_the_run(tmp_path, capsys):
@@ -156,7 +161,7 @@ class Refusing:
 
 def test_patience_lasts_its_minutes_from_the_first_refusal_and_begins_anew_after_each_success():
     disk, told = Refusing(), []
-    patience = Patience(2.0, told.append, clock=lambda: disk.now)
+    patience = StoragePatience(2.0, told.append, clock=lambda: disk.now)
     for disk.now in (0.0, 60.0, 119.0):
         assert not patience.attempt("x", lambda: disk.write("x"))
         assert patience.over() is None
@@ -177,7 +182,7 @@ def test_patience_lasts_its_minutes_from_the_first_refusal_and_begins_anew_after
 
 def test_one_thing_that_is_refused_is_not_forgotten_for_another_that_is_not():
     disk = Refusing()
-    patience = Patience(1.0, print, clock=lambda: disk.now)
+    patience = StoragePatience(1.0, print, clock=lambda: disk.now)
     patience.learn("the checkpoint", "too large")
     disk.works, disk.now = True, 60.0
     assert patience.keep(lambda: disk.write("row"))
@@ -186,7 +191,7 @@ def test_one_thing_that_is_refused_is_not_forgotten_for_another_that_is_not():
 
 def test_what_waits_is_bounded():
     disk = Refusing()
-    patience = Patience(1440.0, print, clock=lambda: disk.now)
+    patience = StoragePatience(1440.0, print, clock=lambda: disk.now)
     for number in range(MOST_WAITING):
         patience.keep(lambda number=number: disk.write(number))
         assert patience.over() is None
