@@ -29,7 +29,10 @@ from tests.train.command import (
     wait_until,
 )
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
+]
 
 COMPARED_STEPS = 30
 # Dropout draws differ between one worker and two, so it would hide what is compared here.
@@ -176,7 +179,6 @@ def test_a_head_that_is_killed_takes_everything_down(hosts, cluster, scratch):
     wait_until(lambda: hosts.processes() == [])
 
 
-@pytest.mark.slow
 def test_a_run_that_lost_a_machine_ends_at_the_deadline(cluster, scratch, letters, request):
     """Not after an endless wait: the machine is named, every second paid, the checkpoint kept."""
     hosts = TwoHosts(scratch)
