@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 
 def describe(plan: Plan) -> str:
     """One plan, priced, for a terminal."""
-    parts = (_what, _memory, _speed, _money, _beside, _loss)
+    parts = (_what, _memory, _speed, _money, _budget, _beside, _loss)
     return "\n".join(line for part in parts for line in part(plan))
 
 
@@ -230,6 +230,18 @@ def _money(plan: Plan) -> list[str]:
         f"{', ' + offer.region if offer.region else ''} ({offer.source})"
     )
     return lines
+
+
+def _budget(plan: Plan) -> list[str]:
+    """The limits of the config that the run would not keep within."""
+    budget = plan.config.budget
+    planned = {"usd": plan.usd, "hours": plan.hours, "tokens": plan.tokens}
+    return [
+        f"budget   budget.{unit}={limit} ends the run before its end; "
+        f"--{unit} {limit} instead plans the longest run within it"
+        for unit, takes in planned.items()
+        if (limit := getattr(budget, unit)) is not None and takes is not None and takes > limit
+    ]
 
 
 def _loss(plan: Plan) -> list[str]:

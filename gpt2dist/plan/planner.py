@@ -93,7 +93,7 @@ def plan_run(config: Config, hardware: Hardware, offer: Offer | None, basis: Bas
         hardware = replace(hardware, network_gbit=config.cluster.network_gbit)
     machine = machine_of(hardware, offer.host_gib if offer else None)
     solution = solve(on_gpus, machine, gpus=hardware.gpus)
-    return plan_for(config, basis, lambda longer: price(longer, solution, hardware, offer, basis))
+    return price(config, solution, hardware, offer, basis)
 
 
 def _on_gpus(config: Config, hardware: Hardware) -> Config:
@@ -112,13 +112,16 @@ def _on_gpus(config: Config, hardware: Hardware) -> Config:
 def price(
     config: Config, solution: Solution, hardware: Hardware, offer: Offer | None, basis: Basis
 ) -> Plan:
-    """The plan of a run that is placed already, as long as the config says."""
+    """The plan of a run that is placed already, as long as its goal says, else its config.
+
+    Raises BadInput for a goal that cannot be met.
+    """
     model, layout, measured = config.model, solution.placement.layout, basis.measured
     throughput = None
     if solution.fits or solution.measures:
         throughput = measured.throughput if measured else predict(model, hardware, layout)
     usable_gib = machine_of(hardware).usable_gib
-    plan = Plan(
+    placed = Plan(
         config=config,
         params=parameters(model),
         flops_per_token=flops_per_token(model),
@@ -135,13 +138,19 @@ def price(
         throughput=throughput,
         cost=None,
         offer=offer,
-        loss=_loss(config, basis),
+        loss=None,
         generation=generation(model, hardware.gpu.bandwidth_gbs),
         runs_at_once=runs_at_once(model, layout, usable_gib),
         measured=measured is not None,
         measured_peak_gib=measured.peak_gib if measured else None,
     )
-    return replace(plan, cost=_cost(plan, throughput, basis)) if throughput else plan
+    return plan_for(config, basis, lambda longer: _lasting(placed, longer, basis))
+
+
+def _lasting(placed: Plan, config: Config, basis: Basis) -> Plan:
+    """The plan on the same machine in the same layout of a run that is longer or shorter."""
+    plan = replace(placed, config=config, loss=_loss(config, basis))
+    return replace(plan, cost=_cost(plan, plan.throughput, basis)) if plan.throughput else plan
 
 
 def _loss(config: Config, basis: Basis) -> LossEstimate | None:

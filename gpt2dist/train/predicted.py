@@ -9,7 +9,7 @@ import psutil
 
 from gpt2dist.config.schema import Config
 from gpt2dist.plan.arithmetic import flops_per_token
-from gpt2dist.plan.goals import WHOLE, Basis, Goal, Measured, plan_for
+from gpt2dist.plan.goals import WHOLE, Basis, Goal, Measured
 from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
 from gpt2dist.plan.machine.hardware import Gpu, Hardware, find_gpu, peak_tflops
 from gpt2dist.plan.machine.prices import Offer
@@ -94,7 +94,7 @@ def plan_here(
     cuda = placement.device == "cuda"
     hardware = Hardware(gpu, layout.gpus_per_node, layout.nodes) if cuda else Hardware(gpu)
     solution = Solution(placement, layout)
-    return plan_for(config, basis, lambda longer: price(longer, solution, hardware, offer, basis))
+    return price(config, solution, hardware, offer, basis)
 
 
 def _throughput(config: Config, placement: Placement, probe: Probe) -> Throughput:

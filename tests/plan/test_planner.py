@@ -178,6 +178,14 @@ def test_a_micro_batch_that_is_too_large_comes_with_one_that_fits():
     assert "fits with the measures below" in describe(plan)
 
 
+@pytest.mark.parametrize("unit", ["usd", "hours", "tokens"])
+def test_a_budget_that_ends_the_run_early_is_said(unit):
+    takes = getattr(plan_on(SMALL, "A100:8"), unit)
+    for share, said in ((0.5, True), (1.5, False)):
+        limited = resolve("gpt2-124m", [f"budget.{unit}={int(share * takes)}"])
+        assert ("ends the run before its end" in describe(plan_on(limited, "A100:8"))) == said
+
+
 def test_the_loss_of_bytes_or_unknown_text_is_not_guessed():
     assert plan_on(resolve("debug"), "A100").val_loss is None
     words = ["data.tokenizer=bytes", "model.vocab=257"]
