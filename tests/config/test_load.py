@@ -140,9 +140,9 @@ def test_differences_are_overrides_that_lead_back(text):
     base = resolve("debug")
     changed = dataclasses.replace(
         base,
-        data=dataclasses.replace(base.data, source=text if text.strip() else "x"),
+        data=dataclasses.replace(base.data, source=text if text.isprintable() else "x"),
         eval=dataclasses.replace(base.eval, sample_prompt=text, every_steps=None),
-        paths=dataclasses.replace(base.paths, dataset=text if text.strip() else None),
+        paths=dataclasses.replace(base.paths, dataset=text if text.isprintable() else None),
     )
     words = overrides_of(changed, base)
     assert resolve("debug", words) == changed
