@@ -190,7 +190,7 @@ def bad_lines() -> dict[str, list[BadLine]]:
     found["file"] = [
         BadLine([verb, "bad.yaml"], named, {"bad.yaml": content})
         for content, named in bad_files()
-        for verb in ("config", "train", "plan")
+        for verb in ("config", "train", "plan", "launch")
     ]
     found["sweep"] = [
         BadLine(["tune", SWEEP, "--dry-run", f"sweep.{section}.{key}={value}"], f"{section}.{key}")

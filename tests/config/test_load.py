@@ -15,8 +15,9 @@ from gpt2dist.config.load import (
     recipe_names,
     resolve,
     run_name,
+    to_tree,
 )
-from gpt2dist.config.schema import TrainConfig
+from gpt2dist.config.schema import TrackConfig, TrainConfig
 from gpt2dist.errors import BadInput
 
 
@@ -130,6 +131,18 @@ def test_every_alias_leads_to_a_recipe():
 )
 def test_a_text_is_what_was_typed(override, value):
     assert resolve("debug", [override]).data.source == value
+
+
+def test_a_config_is_written_without_the_password_that_an_old_one_holds(tmp_path):
+    old = dataclasses.replace(
+        resolve("debug"), track=TrackConfig(uri="postgresql://me:hunter2@db/x?sslmode=require")
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_tree(old)))
+    read = load_dumped(tmp_path / "config.yaml")
+    assert read == old
+    (tmp_path / "config.yaml").write_text(dump(read))
+    assert load_dumped(tmp_path / "config.yaml").track.uri == "postgresql://db/x"
+    assert identity(read) == identity(resolve("debug"))
 
 
 @pytest.mark.parametrize(
