@@ -76,7 +76,7 @@ def bad_overrides() -> Iterator[tuple[str, str]]:
     for path in key_paths():
         section, _, key = path.partition(".")
         for value in wrong_values(key_type(path)):
-            quoted = json.dumps(value) if len(value.splitlines()) > 1 else value
+            quoted = json.dumps(value) if "\n" in value or value.isspace() else value
             yield f"{path}={quoted}", path
         for unknown in (
             f"{path}x",

@@ -61,7 +61,7 @@ def train(run_dir, uri, steps, *, resume_step=None, attempt="1", config=CONFIG, 
         tracker.start()
         for step in steps:
             rows.append(row(step))
-        in_sync = tracker.close(**close)
+        in_sync = tracker.close(**{"deadline_seconds": 120, **close})
     assert in_sync == (tracker.trouble is None)
     return tracker.trouble
 
@@ -269,8 +269,8 @@ def test_the_password_of_an_old_run_is_not_sent_on(run_dir, uri, tmp_path):
     old = replace(CONFIG, track=replace(CONFIG.track, uri="postgresql://me:hunter2@db/x"))
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(to_tree(old)))
-    assert train(run_dir, uri, range(1, 4), config=old, deadline_seconds=120) is None
-    again = {"resume_step": 3, "attempt": "2", "deadline_seconds": 120}
+    assert train(run_dir, uri, range(1, 4), config=old) is None
+    again = {"resume_step": 3, "attempt": "2"}
     assert train(run_dir, uri, range(4, 6), **again) is None
     _, run = stored(run_dir, uri)
     assert run.data.params["track.uri"] == "postgresql://db/x"
@@ -293,7 +293,7 @@ def test_a_password_of_the_environment_reaches_the_server_and_no_file(run_dir, t
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
         uri = f"http://me:hunter2@127.0.0.1:{server.server_port}"
-        trouble = train(run_dir, uri, range(1, 4), deadline_seconds=120)
+        trouble = train(run_dir, uri, range(1, 4))
         with pytest.raises(RunFailure) as failure:
             sync(run_dir, CONFIG, uri)
         server.shutdown()

@@ -105,7 +105,8 @@ def _base(
     for word in [*words, *shared]:
         path = word.partition("=")[0]
         if path in swept:
-            raise BadInput(f"{word}: {path} is swept; change space.{path} instead (in {file})")
+            change = f"change space.{path} instead (in {file})"
+            raise BadInput(f"{shown(word)}: {path} is swept; {change}")
     return resolve(base, [*words, *shared])
 
 
