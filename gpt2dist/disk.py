@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from gpt2dist.errors import RunFailure
+
+_ASIDE = ".aside"
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
@@ -56,14 +62,20 @@ def partial_of(path: Path) -> Path:
 
 
 def finish_folder(partial: Path, path: Path) -> None:
-    """Gives a filled folder its name; everything in it is on the disk before."""
+    """Gives a filled folder its name; everything in it is on the disk before.
+
+    A folder that has the name is set aside until then: at every moment one of them is there.
+    """
     for file in partial.rglob("*"):
         fsync(file)
     fsync(partial)
+    aside = path.with_name(f".{path.name}{_ASIDE}")
     if path.exists():
-        remove_folder(path)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
     partial.rename(path)
     fsync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -73,13 +85,37 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def remove_partials(folder: Path) -> None:
-    """Clears away what killed writers left in a folder; nobody may be writing there."""
-    for leftover in folder.glob(".*partial*"):
+def remove_partials(folder: Path, of: str = "") -> None:
+    """Clears away what killed writers left in a folder, all or `of` one name; nobody may write.
+
+    A folder that `finish_folder` had set aside for a successor that never came is back.
+    """
+    for aside in folder.glob(f".{glob.escape(of)}*{_ASIDE}"):
+        name = aside.name.removeprefix(".").removesuffix(_ASIDE)
+        if (folder / name).exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(folder / name)
+    for leftover in folder.glob(f".{glob.escape(of)}*partial*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def user_cache(name: str) -> Path:
+    """A folder of ours for what can be made again; a temporary one where home cannot be written."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache_home / "gpt2dist" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a read-only or missing home, as in some containers
+        pass
+    folder = Path(tempfile.gettempdir()) / f"gpt2dist-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def fsync(path: Path) -> None:
@@ -88,6 +124,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of_record(record: Mapping[str, Any]) -> str:
+    """Of what a JSON record says, however it is spaced."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

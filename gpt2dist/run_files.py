@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.disk import write_atomically
+from gpt2dist.disk import sha256_of_record, write_atomically
 from gpt2dist.errors import BadInput
 
 CONFIG_FILE = "config.yaml"
 ROWS_FILE = "metrics.jsonl"
 LEDGER_FILE = "ledger.json"
 EVENTS_FILE = "events.jsonl"
-"What rank 0 says beside its rows; the driver shows it."
+"What rank 0 says beside its rows, and Ray of its workers; the driver shows it."
 SAMPLES_FILE = "samples.txt"
 SUMMARY_FILE = "summary.json"
 CURVE_FILE = "curve.png"
@@ -31,7 +32,9 @@ MLFLOW_FILE = "mlflow.json"
 "Which MLflow run belongs to the folder."
 ERROR_FILE = "error.log"
 STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
-DRIVER_LOCK, RANK_LOCK = ".driver.lock", ".rank0.lock"
+GIVEN_UP = "the sweep: "
+"How the reason of a trial begins that its sweep gave up because others did better."
+DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK = ".driver.lock", ".rank0.lock", ".ledger.lock"
 CHECKPOINTS, CHECKPOINT_STATE = "checkpoints", "state.json"
 
 SWEEPS = "sweeps"
@@ -95,9 +98,28 @@ def checkpoint_folders(run_dir: Path) -> list[Path]:
     return sorted((f for f in found if re.fullmatch(r"step-\d{8}", f.name)), reverse=True)
 
 
+def checkpoint_record(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json says; OSError or ValueError where it is not as written."""
+    record = json.loads((folder / CHECKPOINT_STATE).read_text())
+    if not isinstance(record, dict):
+        raise ValueError("it is not a record")
+    vouched = record.pop("sha256", None)  # early versions wrote none
+    known = set(record) == {"format", "state", "files"}
+    if not known or vouched not in (None, sha256_of_record(record)):
+        raise ValueError("it does not have its recorded sha256")
+    return record
+
+
 def step_of(folder: Path) -> int:
     """The optimizer step in a checkpoint folder's name."""
     return int(folder.name.removeprefix("step-"))
+
+
+def add_event(run_dir: Path, **event: Any) -> None:
+    """One line more in the run's events, with its Unix time."""
+    line = json.dumps({"time": time.time(), **event})
+    with (run_dir / EVENTS_FILE).open("a") as file:
+        file.write(line + "\n")
 
 
 def write_error(run_dir: Path, error: BaseException) -> None:

@@ -30,6 +30,22 @@ with folder_atomically(Path(sys.argv[1])) as folder:
 """
 
 
+KILLED_BEFORE_CALL = """
+import os, signal, sys
+from pathlib import Path
+from gpt2dist.disk import finish_folder
+folder, left = Path(sys.argv[1]), int(sys.argv[2])
+def count(event, arguments):
+    global left
+    if event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+finish_folder(folder / ".new", folder / "step")
+"""
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -75,6 +91,28 @@ def test_what_a_killed_writer_leaves_is_hidden_and_can_be_cleared_away(tmp_path)
     (tmp_path / "whole").mkdir()
     remove_partials(tmp_path)
     assert names(tmp_path) == ["whole"]
+
+
+def test_a_writer_killed_at_any_point_leaves_the_old_folder_or_the_new(tmp_path):
+    """Killed before each thing that it does to the file system, until it comes to its end."""
+    ended, number, found = -signal.SIGKILL, 0, []
+    while ended == -signal.SIGKILL:
+        number += 1
+        folder = tmp_path / str(number)
+        for name, content in (("step", "old"), (".new", "new")):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "a").write_text(content)
+            (folder / name / "b").write_text(content)
+        words = [sys.executable, "-c", KILLED_BEFORE_CALL, str(folder), str(number)]
+        ended = subprocess.run(words, check=False).returncode
+        remove_partials(folder)
+        # What was being written is under another name here, so that it stays.
+        assert set(names(folder)) in ({"step"}, {"step", ".new"})
+        found.append({(folder / "step" / name).read_text() for name in ("a", "b")})
+    assert ended == 0
+    assert found == sorted(found, key=[{"old"}, {"new"}].index)
+    assert found.count({"old"}) > 2
+    assert found.count({"new"}) > 3
 
 
 def test_two_writers_never_share_a_partial_name(tmp_path):

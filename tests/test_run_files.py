@@ -2,12 +2,15 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 from gpt2dist.run_files import (
     Tail,
     checkpoint_folder,
     checkpoint_folders,
     read_outcome,
+    request_stop,
     step_of,
     write_outcome,
 )
@@ -53,3 +56,19 @@ def test_the_first_outcome_stays(tmp_path):
     write_outcome(tmp_path, kind="failed", reason="the first")
     write_outcome(tmp_path, kind="failed", reason="a later one")
     assert read_outcome(tmp_path) == {"kind": "failed", "reason": "the first"}
+
+
+def test_all_who_ask_a_run_to_stop_at_once_succeed(tmp_path):
+    """A sweeper and a signal's handler, where whoever lost the race would raise."""
+    together = Barrier(8, timeout=2)
+
+    def ask(name: str) -> None:
+        for _ in range(20):
+            together.wait()
+            request_stop(tmp_path, name)
+
+    names = [f"SIG{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, names)) == [None] * 8
+    assert (tmp_path / ".stop").read_text() in names
+    assert [path.name for path in tmp_path.iterdir()] == [".stop"]

@@ -46,8 +46,9 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Describe a folder of shards; with --verify also recompute its sums."""
-    from gpt2dist.data.shards import load_dataset_folder, verify
+    from gpt2dist.data.shards import load_dataset_folder
     from gpt2dist.data.show import describe_dataset
+    from gpt2dist.data.verify import verify
 
     dataset = load_dataset_folder(arguments.folder)
     print(describe_dataset(dataset))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_runs_dir, add_value, request, say, split_on
-from gpt2dist.config.schema import Text, Usd
+from gpt2dist.config.schema import Hours, Text, Usd
 from gpt2dist.errors import BadInput
 
 
@@ -23,6 +23,13 @@ def add_parser(verbs: Verbs) -> None:
     add_value(verb, "target", Text, metavar="RECIPE|FILE|status|logs|stop")
     verb.add_argument("overrides", nargs="*", metavar="on=... a.b=value", help="or the NAME")
     add_value(verb, "--usd", Usd, metavar="X", help="hard limit in dollars")
+    add_value(
+        verb,
+        "--hours",
+        Hours,
+        metavar="H",
+        help="the longest that machines are paid for (1.5 x the plan's upper end)",
+    )
     verb.add_argument("--spot", action="store_true", help="spot machines; needs --bucket")
     add_value(verb, "--provider", Text, metavar="P", help=PROVIDERS)
     add_value(

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 failure, 2 bad input, 130/143 interrupted."""
+    """Run one command; its exit code: 0, 1 failure, 2 bad input, 75, 130 or 143 interrupted."""
     started_at = time.time()
     try:
         arguments = parse(argv)

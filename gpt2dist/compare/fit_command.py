@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in
-from gpt2dist.compare.stats.scaling import CONSTANTS, ScalingFit, fit_scaling, observations_of
+from gpt2dist.compare.stats.scaling import (
+    CONSTANTS,
+    RUNS_FOR_INTERVALS,
+    ScalingFit,
+    fit_scaling,
+    observations_of,
+)
 from gpt2dist.human import human_count
 from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, save_own_fit
 from gpt2dist.plan.loss.predict import compute_optimal
@@ -55,6 +61,11 @@ def _describe(found: ScalingFit, source: str) -> list[str]:
         low, high = found.intervals[name]
         value = getattr(own, name)
         lines.append(f"  {name:<5}  {value:>10.4g}   95 % interval {low:.4g} to {high:.4g}")
+    if own.runs < RUNS_FOR_INTERVALS:
+        lines.append(
+            f"  approximate: {own.runs} settings are few for five constants; from "
+            f"{RUNS_FOR_INTERVALS} on the intervals hold what they say"
+        )
     for flops in (1e18, 1e19, 1e20):
         params, tokens = compute_optimal(flops, source, own_fit=own)
         best = f"{human_count(params)} parameters, {human_count(tokens)} tokens"

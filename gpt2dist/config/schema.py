@@ -110,10 +110,12 @@ class ClusterConfig:
     "torch.compile; None: on for CUDA, off for CPU."
     max_restarts: Annotated[int, not_negative(most=10_000, why="each takes a minute or more")] = 3
     "How often lost workers are replaced before the run gives up."
+    join_minutes: Annotated[float, positive(most=10_080, why="a week")] = 10.0
+    "How long a run waits for machines for its workers, each time; then it ends with exit code 75."
     usd_per_hour: Annotated[float, not_negative(most=1e6, why="8 H100 cost 10 to 100")] | None = (
         None
     )
-    "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else own_usd_per_hour, else 0."
+    "Of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else own_usd_per_hour, else unknown."
     watts: Annotated[float, not_negative(most=1e6, why="72 B200 draw 1.2e5")] | None = None
     "Draw of one own machine under load."
     usd_per_kwh: Annotated[float, not_negative(most=100, why="homes pay 0.05 to 0.5")] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from gpt2dist.config.schema import Config, Count
 from gpt2dist.config.typed import checked
 from gpt2dist.errors import BadInput
 from gpt2dist.human import holds_password
-from gpt2dist.launch.allowance import Reserve
+from gpt2dist.launch.allowance import Limit, Reserve
 from gpt2dist.launch.providers import PROVIDERS, can_log_in, require_capable
 from gpt2dist.plan.goals import WHOLE, Basis, Goal
 from gpt2dist.plan.machine.hardware import parse_on
@@ -218,21 +217,14 @@ def _require_runs(plan: Plan, on: str) -> None:
     raise BadInput(f"on={on}: {plan.recipe} {need}{helps}")
 
 
-def default_budget_usd(plan: Plan, reserve: Reserve) -> float:
-    """The upper end of what the plan expects and the reserve, in whole dollars."""
-    assert plan.usd_range is not None
-    assert plan.usd_per_hour is not None
-    return float(math.ceil(plan.usd_range[1] + reserve.beyond_plan_usd(plan.usd_per_hour)))
-
-
-def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float) -> None:
-    """BadInput, naming the length that would do, when the plan cannot end within `usd`."""
+def require_affordable(target: Target, plan: Plan, reserve: Reserve, limit: Limit) -> None:
+    """BadInput, naming the length that would do, when the plan cannot end within the limit."""
     assert plan.usd is not None
     assert plan.usd_range is not None
     assert plan.usd_per_hour is not None
     assert plan.offer is not None
     kept_usd = reserve.beyond_plan_usd(plan.usd_per_hour)
-    if plan.usd + kept_usd <= usd:
+    if plan.usd + kept_usd <= limit.usd:
         return
     provider, on = plan.offer.provider, plan.on
     kept = (
@@ -240,15 +232,15 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
         f"${plan.usd_per_hour:.2f} per hour"
     )
     try:
-        shorter = plan_at(target, provider, on, Goal(usd=usd - kept_usd))
+        shorter = plan_at(target, provider, on, Goal(usd=limit.usd - kept_usd))
     except BadInput:
         raise BadInput(
-            f"--usd {usd:g} cannot buy one step and one evaluation of {plan.recipe} on {on} at "
+            f"{limit.said} cannot buy one step and one evaluation of {plan.recipe} on {on} at "
             f"{provider}; {kept}"
         ) from None
     low, high = plan.usd_range
     raise BadInput(
-        f"--usd {usd:g}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
+        f"{limit.said}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
         f"({low:.2f} to {high:.2f}), and {kept}; train.tokens={shorter.tokens:.3g} would fit"
     )
 

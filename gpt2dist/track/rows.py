@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,13 @@ from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 
 Row = dict[str, Any]
+
+ROW_METRICS = (
+    "tokens", "loss", "grad_norm", "lr", "skipped", "tokens_per_s", "step_s", "data_wait_s",
+    "val_loss", "mfu", "gpu_peak_gib", "host_gib", "seconds", "usd",
+)  # fmt: skip
+"What a row holds beside its step and its time."
+ROW_COUNTS = ("tokens", "skipped")
 
 
 class RowWriter:
@@ -26,8 +33,9 @@ class RowWriter:
         self.path = Path(path)
         keep_to = -1 if resume_step is None else resume_step
         rows = read_rows(self.path) if self.path.exists() else []
-        kept = (row for row in rows if row["step"] <= keep_to)
-        write_atomically(self.path, "".join(map(_line, kept)))
+        kept = [row for row in rows if row["step"] <= keep_to]
+        write_rows(self.path, kept)
+        self.count = len(kept)
         self._file = self.path.open("ab")
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -37,6 +45,7 @@ class RowWriter:
             self._file.flush()
         except OSError as error:
             raise _write_failure(self.path, error) from None
+        self.count += 1
 
     def sync(self) -> None:
         """Forces all rows onto the disk; to be called before a checkpoint claims their steps."""
@@ -53,6 +62,11 @@ class RowWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replaces the file in one move."""
+    write_atomically(path, "".join(map(_line, rows)))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpt2dist.plan.planner import price
 from gpt2dist.plan.speed.probes import Probe, probe_of
 from gpt2dist.plan.speed.throughput import Throughput
 from gpt2dist.ray_session import usable_cores
+from gpt2dist.track.ledger import OWN_MACHINE
 
 GIB = 2**30
 
@@ -73,6 +75,7 @@ def plan_here(
 ) -> Plan:
     """The plan of a run that is placed on this machine, at the price that is `paid` for it.
 
+    It has no offer, and no dollars, where nobody gave the machine a price.
     A probe replaces predicted speed and memory; without one the GPU must be in the planner's table.
     """
     own_fit = load_own_fit(Path(config.paths.runs) / OWN_FIT_FILE)
@@ -94,7 +97,8 @@ def plan_here(
     cuda = placement.device == "cuda"
     hardware = Hardware(gpu, layout.gpus_per_node, layout.nodes) if cuda else Hardware(gpu)
     solution = Solution(placement, layout)
-    return price(config, solution, hardware, offer, basis)
+    plan = price(config, solution, hardware, offer, basis)
+    return replace(plan, offer=None) if paid[1] == OWN_MACHINE else plan
 
 
 def _throughput(config: Config, placement: Placement, probe: Probe) -> Throughput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.plan.machine.hardware import peak_tflops
-from gpt2dist.run_files import EVENTS_FILE, LEDGER_FILE, ROWS_FILE, STOP_FILE, write_outcome
+from gpt2dist.run_files import LEDGER_FILE, ROWS_FILE, STOP_FILE, add_event, write_outcome
 from gpt2dist.track.budget import BudgetGuard
 from gpt2dist.track.ledger import Ledger
 from gpt2dist.track.rows import RowWriter
@@ -42,7 +41,7 @@ class RunRecorder(Recorder):
         tf32 = placement.device == "cuda" and placement.precision == "fp32"
         peak = peak_tflops(placement.device_name, "tf32" if tf32 else placement.precision)
         self._peak_flops = peak * 1e12 * placement.workers if peak else None
-        self._event(opened=attempt.attempt_id, step=resume_step or 0)
+        add_event(self._run_dir, opened=attempt.attempt_id, step=resume_step or 0)
 
     def stop_reason(self, state: TrainState, next_seconds: float) -> tuple[int, str]:
         self._ledger.heartbeat()
@@ -61,33 +60,34 @@ class RunRecorder(Recorder):
             "gpu_peak_gib": _gpu_peak_gib(),
             "host_gib": _host_gib(),
             "seconds": spent.seconds,
-            "usd": spent.usd,
+            "usd": None if self._ledger.known_usd is None else spent.usd,
             "time": time.time(),
         }
         self._rows.append(full)
 
     def note(self, text: str) -> None:
-        self._event(note=text)
+        add_event(self._run_dir, note=text)
 
     def vouch(self, state: TrainState) -> TrainState:
         self._rows.sync()
         self._ledger.heartbeat(force=True)
         installed = {name: version or "not installed" for name, version in versions().items()}
+        spent = self._ledger.spent
         return replace(
-            state, seconds=self._ledger.seconds, usd=self._ledger.usd, versions=installed
+            state,
+            seconds=spent.seconds,
+            usd=spent.usd,
+            rows=self._rows.count,
+            versions=installed,
         )
 
     def finish(self, ending: Ending) -> None:
         self._ledger.heartbeat(force=True)
-        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason)
+        step = ending.state.step
+        write_outcome(self._run_dir, kind=ending.kind, reason=ending.reason, step=step)
 
     def close(self) -> None:
         self._rows.close()
-
-    def _event(self, **event: Any) -> None:
-        line = json.dumps({"time": time.time(), **event})
-        with (self._run_dir / EVENTS_FILE).open("a") as file:
-            file.write(line + "\n")
 
 
 def _gpu_peak_gib() -> float | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from gpt2dist.run_files import EVENTS_FILE, ROWS_FILE, Tail
 from gpt2dist.track.progress import Progress
+
+Stage = Literal["waiting", "starting", "training"]
+"No worker runs; they run; rank 0 has opened the run's records and keeps its budget."
 
 
 class Watcher:
@@ -23,6 +27,7 @@ class Watcher:
         self._rows = Tail(run_dir / ROWS_FILE)
         self._attempt_id, self._progress = attempt_id, progress
         self._on_first_row = on_first_row
+        self.stage: Stage = "waiting"
         self._opened = False
         self._shown_step = 0
 
@@ -33,7 +38,11 @@ class Watcher:
                 # Rows of rolled-back steps are gone from here on; older ones were shown before.
                 self._shown_step = event["step"]
                 self._progress.tick(event["step"])
-                self._opened = True
+                self._opened, self.stage = True, "training"
+            elif event.get("workers") is False:
+                self.stage = "waiting"
+            elif event.get("workers") and self.stage == "waiting":
+                self.stage = "starting"
             elif "note" in event:
                 self._progress.note(event["note"])
         if self._opened:

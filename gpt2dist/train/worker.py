@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import torch
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
-from gpt2dist.data.serve.stream import memmap_batches, ray_batches
+from gpt2dist.data.serve.stream import local_batches, ray_batches
 from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.serve.windows import StreamPlan, Windows
 from gpt2dist.data.shards import Dataset, load_dataset_folder
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.data.verify import Verification, verifying
 from gpt2dist.disk import locked, remove_partials
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.evaluate.sampling import Sampling, generate
@@ -63,10 +64,14 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
             # A killed driver's workers may live for a few seconds more.
             stack.enter_context(locked(run_dir / RANK_LOCK, wait_seconds=60))
         dataset = load_dataset_folder(Path(job.dataset_dir))
-        recorder, resumed = _open_records(job, control)
+        nodes = control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())
+        recorder, resumed = _open_records(job, control, machines=len(set(nodes)))
         stack.callback(recorder.close)
         try:
             start_step = resumed.state.step if resumed else 0
+            verification = None
+            if nodes.index(nodes[control.rank]) == control.rank:  # the first rank of its machine
+                verification = stack.enter_context(verifying(dataset, start_step))
             plan = StreamPlan(
                 dataset_dir=job.dataset_dir,
                 context=config.model.context,
@@ -78,11 +83,13 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
                 start_step=start_step,
                 steps=config.total_steps - start_step,
             )
-            batches = started(ray_batches(plan)) if job.use_ray else memmap_batches(plan)
-            stack.callback(batches.close)
+            opened = started(ray_batches(plan)) if job.use_ray else closing(local_batches(plan))
+            batches = stack.enter_context(opened)
             engine, state = _build(config, placement, resumed)
             around = _surroundings(job, control, engine, dataset, recorder)
-            ending = run_loop(engine, batches, state, config, around)
+            ending = run_loop(engine, _vouched(batches, verification), state, config, around)
+            if ending.kind == "finished":
+                _require_whole(control, verification)
         except torch.cuda.OutOfMemoryError:
             micro = placement.micro_batch
             raise RunFailure(
@@ -93,6 +100,29 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
     return ending
 
 
+def _vouched(
+    batches: Iterator[torch.Tensor], verification: Verification | None
+) -> Iterator[torch.Tensor]:
+    """The same batches, until a shard is found wrong."""
+    for batch in batches:
+        if verification is not None:
+            verification.check()
+        yield batch
+
+
+def _require_whole(control: Control, verification: Verification | None) -> None:
+    """Waits for the sums of all shards; every rank raises what one has found."""
+    trouble = None
+    if verification is not None:
+        try:
+            verification.finish()
+        except BadInput as error:
+            trouble = str(error)
+    for found in control.gather(trouble):
+        if found:
+            raise BadInput(found)
+
+
 def _set_up_process(placement: Placement) -> None:
     # Ray Train sets OMP_NUM_THREADS=1: half the machine would idle.
     torch.set_num_threads(placement.threads)
@@ -101,10 +131,9 @@ def _set_up_process(placement: Placement) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def _open_records(job: Job, control: Control) -> tuple[Recorder, Checkpoint | None]:
+def _open_records(job: Job, control: Control, machines: int) -> tuple[Recorder, Checkpoint | None]:
     """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
     run_dir = Path(job.run_dir)
-    machines = len(set(control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())))
     notes: list[str] = []
 
     def find() -> Path | None:
@@ -214,22 +243,18 @@ def train_alone(job: Job) -> None:
         train_rank(job)
 
 
-def started(batches: Generator[torch.Tensor, None, None]) -> Generator[torch.Tensor, None, None]:
+@contextmanager
+def started(batches: Generator[torch.Tensor, None, None]) -> Iterator[Iterator[torch.Tensor]]:
     """The same batches; the first is fetched from now on, while the model is being built."""
-    thread = ThreadPoolExecutor(1)
-    first = thread.submit(next, batches, None)
-    thread.shutdown(wait=False)
-    return _chained(first, batches)
+    # A pipeline can be closed only when no thread runs it.
+    with closing(batches), ThreadPoolExecutor(1) as thread:
+        yield _chained(thread.submit(next, batches, None), batches)
 
 
 def _chained(
-    first: Future[torch.Tensor | None], batches: Generator[torch.Tensor, None, None]
-) -> Generator[torch.Tensor, None, None]:
-    try:
-        batch = first.result()
-        if batch is not None:
-            yield batch
-            yield from batches
-    finally:
-        first.exception()  # the pipeline can be closed only when no thread runs it
-        batches.close()
+    first: Future[torch.Tensor | None], batches: Iterator[torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    batch = first.result()
+    if batch is not None:
+        yield batch
+        yield from batches

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from gpt2dist.compare.fit_command import FitRequest, fit
@@ -16,17 +18,16 @@ TRUTH = Law(1.2, 60.0, 0.25, 150.0, 0.3, "")
 WIDTHS, STEPS = (16, 64, 128), (4, 16, 64)
 
 
-def ladder(make, *overrides):
-    """Nine runs that end where TRUTH says."""
-    for width in WIDTHS:
-        for steps in STEPS:
-            settings = [f"model.width={width}", "optim.warmup_steps=0", *overrides]
-            config = resolve("debug", settings)
-            tokens = steps * config.train.batch_tokens
-            loss = TRUTH.loss(parameters(config.model), tokens)
-            name = f"{'sweeps/ladder/' if steps == 4 else ''}w{width}-{steps}"
-            settings.append(f"train.tokens={tokens}")
-            make(name, *settings, curve=((1, 9.0), (steps, loss)))
+def ladder(make, *overrides, steps=STEPS):
+    """Runs of three widths that end where TRUTH says: nine, unless `steps` are others."""
+    for width, length in product(WIDTHS, steps):
+        settings = [f"model.width={width}", "optim.warmup_steps=0", *overrides]
+        config = resolve("debug", settings)
+        tokens = length * config.train.batch_tokens
+        loss = TRUTH.loss(parameters(config.model), tokens)
+        name = f"{'sweeps/ladder/' if length == 4 else ''}w{width}-{length}"
+        settings.append(f"train.tokens={tokens}")
+        make(name, *settings, curve=((1, 9.0), (length, loss)))
 
 
 def test_planner_predicts_with_the_fit_of_own_runs(make, runs_dir):
@@ -39,6 +40,12 @@ def test_planner_predicts_with_the_fit_of_own_runs(make, runs_dir):
     estimate = predict_loss(10_000_000, 5e8, "own.txt", own_fit=own)
     assert estimate.loss == pytest.approx(TRUTH.loss(1e7, 5e8), rel=1e-3)
     assert lines[0].startswith("loss = 1.200 + 60")
+    assert any(line.startswith("  approximate: 9 settings are few") for line in lines)
+    ladder(make, "train.seed=2", steps=(256,))
+    again: list[str] = []
+    fit(FitRequest(runs_dir=str(runs_dir)), again.append)
+    assert "from 12 settings" in again[1]
+    assert not [line for line in again if "approximate" in line]
 
 
 def test_refusal_writes_nothing_and_force_says_what_is_doubtful(make, runs_dir):

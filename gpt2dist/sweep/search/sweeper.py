@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from gpt2dist.config.schema import BudgetConfig
-from gpt2dist.run_files import STOP_FILE, request_stop
+from gpt2dist.run_files import GIVEN_UP, STOP_FILE, request_stop
 from gpt2dist.sweep.cost.amounts import Amounts, SweepLedger, grant, limits
 from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config
 from gpt2dist.sweep.search.points import proposals_of
@@ -123,7 +123,7 @@ class Sweeper:
         with self._lock:
             record.state, record.reason = "stopped", reason
             self._journal.note(record)
-            request_stop(record.folder, f"the sweep: {reason}")
+            request_stop(record.folder, f"{GIVEN_UP}{reason}")
 
     def ended(self, number: int, state: State, reason: str) -> None:
         """A trial's process is gone, or about to go when the scheduler stopped it."""

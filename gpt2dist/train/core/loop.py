@@ -60,6 +60,8 @@ class TrainState:
     loss_scale: float | None = None
     seconds: float = 0.0
     usd: float = 0.0
+    rows: int | None = None
+    "In metrics.jsonl up to this step; early versions did not write it."
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from gpt2dist.sweep.cost.estimate import Estimate, MachineShare, Pricing
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
-from gpt2dist.track.ledger import Attempt
+from gpt2dist.track.attempts import Attempt
 from tests.sweep.sweeping import sweep_of
 
 
