@@ -77,12 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadInput, RunFailure) as error:
         print(f"gpt2dist: {printable(without_credentials(str(error)))}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("gpt2dist: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BaseException as error:
+        if not _is_ctrl_c(error):
+            raise
+        print("gpt2dist: interrupted", file=sys.stderr)
+        return 130
+
+
+def _is_ctrl_c(error: BaseException | None) -> bool:
+    """Also one that came amid an import, where Python 3.11 makes a RuntimeError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -218,6 +218,8 @@ class Ledger(Account):
         with self._one_thread, contextlib.ExitStack() as stack:
             if not force and self.now() - self._written_at < every:
                 return
+            if self._written_at > -math.inf and not self.path.parent.is_dir():
+                return  # moved away in mid-run: it is not made again
             with contextlib.suppress(RunFailure):  # of a machine that died while it wrote
                 stack.enter_context(locked(self.path.with_name(LEDGER_LOCK), LOCK_SECONDS))
             self._read_others()

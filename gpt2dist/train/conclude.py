@@ -23,6 +23,7 @@ from gpt2dist.run_files import (
     checkpoint_folders,
     read_outcome,
     step_of,
+    write_outcome,
 )
 from gpt2dist.stop_signal import StopOnSignal
 from gpt2dist.track.ledger import OWN_MACHINE, Account
@@ -97,6 +98,7 @@ def stopped_before_start(run_dir: Path, reason: str, say: Callable[[str], None])
             "attempts": account.attempt_count,
         }
         write_summary(run_dir, summary)
+    write_outcome(run_dir, kind="budget", reason=reason)
     say(f"budget: {reason}; the same command continues this run, with a larger budget")
     return RunResult(run_dir, "budget", reason, 0, summary)
 

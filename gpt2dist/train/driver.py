@@ -32,7 +32,6 @@ from gpt2dist.run_files import (
     OUTCOME_FILE,
     checkpoint_folders,
     request_stop,
-    step_of,
     write_error,
 )
 from gpt2dist.stop_signal import StopOnSignal
@@ -101,10 +100,11 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         with ledger.kept(until=(run_dir / OUTCOME_FILE).exists):
             if known is not None:
                 run_folder.restore_rows(run_dir, config, known, say)
-            over = _over_budget(run_dir, config, ledger)
+            step = known.state["step"] if known else 0
+            over = _over_budget(config, step, ledger)
             if over is None:
                 job = _prepare(config, launch, run_dir, ledger, say)
-                over = _over_budget(run_dir, config, ledger)
+                over = _over_budget(config, step, ledger)
             if over is None:
                 ended, mlflow = _attend(job, ledger)
         if over is not None:
@@ -127,10 +127,8 @@ def _open_ledger(
     return Ledger.open(path, attempt, lost=lost)
 
 
-def _over_budget(run_dir: Path, config: Config, ledger: Ledger) -> str | None:
+def _over_budget(config: Config, step: int, ledger: Ledger) -> str | None:
     """Why not even a start is paid for; None also where nothing is left to train."""
-    found = checkpoint_folders(run_dir)
-    step = step_of(found[0]) if found else 0
     if step >= config.total_steps:
         return None
     tokens = config.train.batch_tokens

@@ -45,7 +45,7 @@ def taken(run_dir: Path, config: Config, *, fresh: bool) -> Iterator[None]:
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     aside = _set_aside(run_dir) if fresh and run_dir.exists() else None
     written = run_dir / CONFIG_FILE
-    is_new, ours = not written.exists(), [CONFIG_FILE, DRIVER_LOCK, LEDGER_LOCK]
+    is_new, ours = not written.exists(), [CONFIG_FILE, DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK]
     if not (run_dir / LEDGER_FILE).exists():
         ours.append(LEDGER_FILE)
     if not is_new:

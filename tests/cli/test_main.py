@@ -96,3 +96,19 @@ def _files(*folders):
         for folder in folders
         for path in sorted(folder.rglob("*"))
     ]
+
+
+def test_a_ctrl_c_amid_an_import_is_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "class Field:\n"
+        "    def __set_name__(self, owner, name):\n"
+        "        raise KeyboardInterrupt\n"
+        "class Model:\n"
+        "    field = Field()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2dist", "train", "debug", "--local"],
+        env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "gpt2dist: interrupted\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -25,7 +26,8 @@ from tests.train.command import (
 from tests.train.interruption import CODES, How, Moment, Round, events_of, openings
 
 CHECKS = ("exit codes", "files and processes", "checkpoints", "rows", "ledger", "mlflow")
-STAYING = {".driver.lock", ".rank0.lock", ".outcome.json", ".stop"}
+STAYING = {".outcome.json", ".stop"}
+"Hidden files of a run's folder, beside its locks, that stay when it has finished."
 MLFLOW_POINTS = "SELECT key, step, value FROM metrics JOIN runs USING (run_uuid) WHERE name = ?"
 
 
@@ -158,12 +160,14 @@ class Story:
         whole = learned(self.run_dir) == learned(self.reference)
         tally.check("rows", where, [] if whole else ["rows are missing"])
         tally.check("checkpoints", where, [] if same else ["other weights or moments"])
-        paid = sum(attempt.seconds for attempt in self._attempts)
         ids = {attempt.attempt_id for attempt in self._attempts}
-        agrees = (summary["attempts"], summary["seconds"]) == (len(ids), paid)
-        agrees &= abs(summary["usd"] - sum(attempt.usd for attempt in self._attempts)) < 1e-6
+        paid = [attempt.seconds for attempt in self._attempts]
+        dollars = [a.seconds * a.machines * a.usd_per_hour / 3600 for a in self._attempts]
+        agrees = summary["attempts"] == len(ids)
+        agrees &= math.isclose(summary["seconds"], math.fsum(paid))
+        agrees &= math.isclose(summary["usd"], math.fsum(dollars))
         tally.check("ledger", where, [] if agrees else ["the summary has another sum"])
-        hidden = {path.name for path in self.run_dir.glob(".*")} - STAYING
+        hidden = {f.name for f in self.run_dir.glob(".*") if f.suffix != ".lock"} - STAYING
         partial = {path.name for path in self.run_dir.rglob("*partial*")}
         missing = {"no curve"} if not (self.run_dir / "curve.png").exists() else set()
         tally.check("files and processes", where, sorted(hidden | partial | missing))
