@@ -225,7 +225,10 @@ class Ledger(Account):
             self._read_others()
             self.attempts[-1] = self.attempts[-1].until(self.now())
             records = [asdict(attempt) for attempt in self.attempts]
-            write_atomically(self.path, json.dumps({"attempts": records}, indent=1) + "\n")
+            text = json.dumps({"attempts": records}, indent=1) + "\n"
+            # A folder that was moved away in mid-run is not made again.
+            is_first = self._written_at == -math.inf
+            write_atomically(self.path, text, make_folder=is_first)
             self._written_at = self.attempts[-1].last_seen_at
 
     def recount(self, machines: int) -> None:
