@@ -61,9 +61,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0, 1 failure, 2 bad input, 75, 130 or 143 interrupted."""
     started_at = time.time()
-    arguments = parse(argv)
-    arguments.started_at = started_at
     try:
+        arguments = parse(argv)
+        arguments.started_at = started_at
         return arguments.run(arguments)
     except (BadInput, RunFailure) as error:
         print(f"gpt2dist: {error}", file=sys.stderr)
