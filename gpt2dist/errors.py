@@ -13,6 +13,10 @@ class RunFailure(Exception):
     exit_code = 1
 
 
+class StorageRefused(RunFailure):
+    """The disk did not take a file: full, read-only, or away. It may later."""
+
+
 TRY_AGAIN = 75
 """Exit code of a run whose machines are gone: the same command goes on once there are others.
 

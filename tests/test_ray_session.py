@@ -28,7 +28,7 @@ def test_cores_are_those_that_the_process_may_use():
 def test_nobody_else_reaches_the_ray_of_one_machine(ray_cluster):
     import ray
 
-    task = ray.remote(os.getpid)
+    task = ray.remote(lambda: os.getpid())
     workers = {ray.get(task.remote())}
     family = psutil.Process().children(recursive=True)
     assert workers <= {process.pid for process in family}

@@ -12,8 +12,10 @@ from gpt2dist.run_files import (
     read_outcome,
     request_stop,
     step_of,
+    write_error,
     write_outcome,
 )
+from tests.train.storage import closed
 
 
 def test_the_tail_gives_every_line_once_however_the_writes_are_cut(tmp_path):
@@ -56,6 +58,29 @@ def test_the_first_outcome_stays(tmp_path):
     write_outcome(tmp_path, kind="failed", reason="the first")
     write_outcome(tmp_path, kind="failed", reason="a later one")
     assert read_outcome(tmp_path) == {"kind": "failed", "reason": "the first"}
+
+
+def test_a_trace_that_cannot_be_written_does_not_hide_what_broke(tmp_path):
+    with closed(tmp_path):
+        write_error(tmp_path, ValueError("the reason"))
+    assert list(tmp_path.iterdir()) == []
+    write_error(tmp_path, ValueError("the reason"))
+    assert "ValueError: the reason" in (tmp_path / "error.log").read_text()
+
+
+def test_a_tail_waits_for_a_file_that_cannot_be_read_now(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n')
+    tail = Tail(path)
+    assert [row["step"] for row in tail.lines()] == [1]
+    path.rename(tmp_path / "aside")
+    path.mkdir()  # opens, as a server that is away does, with an error other than "no such file"
+    assert list(tail.lines()) == []
+    path.rmdir()
+    (tmp_path / "aside").rename(path)
+    with path.open("a") as file:
+        file.write('{"step": 2}\n')
+    assert [row["step"] for row in tail.lines()] == [2]
 
 
 def test_all_who_ask_a_run_to_stop_at_once_succeed(tmp_path):

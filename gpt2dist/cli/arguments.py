@@ -77,5 +77,9 @@ def split_on(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def say(text: str) -> None:
-    """A line on stdout, at once."""
-    print(text, flush=True)
+    """A line on stdout, at once; where that is a file on a full disk, later or never."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise

@@ -98,7 +98,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def entry() -> None:
     """The installed `gpt2dist` command."""
-    sys.exit(main())
+    code = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: Python would try again at its exit, and call that code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -139,6 +139,8 @@ class CheckpointConfig:
     every_minutes: Annotated[float, positive(most=525_600, why="a year")] | None = 20.0
     keep_last: Steps = 2
     keep_best: bool = True
+    storage_patience_minutes: Annotated[float, not_negative(most=1_440, why="a day")] = 10.0
+    "How long training goes on while the run's folder cannot be written; 0 ends it at once."
 
 
 @dataclass(frozen=True)

@@ -218,12 +218,17 @@ class Ledger(Account):
         with self._one_thread, contextlib.ExitStack() as stack:
             if not force and self.now() - self._written_at < every:
                 return
+            if self._written_at > -math.inf and not self.path.parent.is_dir():
+                return  # moved away in mid-run: it is not made again
             with contextlib.suppress(RunFailure):  # of a machine that died while it wrote
                 stack.enter_context(locked(self.path.with_name(LEDGER_LOCK), LOCK_SECONDS))
             self._read_others()
             self.attempts[-1] = self.attempts[-1].until(self.now())
             records = [asdict(attempt) for attempt in self.attempts]
-            write_atomically(self.path, json.dumps({"attempts": records}, indent=1) + "\n")
+            text = json.dumps({"attempts": records}, indent=1) + "\n"
+            # A folder that was moved away in mid-run is not made again.
+            is_first = self._written_at == -math.inf
+            write_atomically(self.path, text, make_folder=is_first)
             self._written_at = self.attempts[-1].last_seen_at
 
     def recount(self, machines: int) -> None:

@@ -229,7 +229,8 @@ class MlflowRun:
             "run_id": self.run_id,
             "synced_step": self.last_step,
         }
-        write_atomically(self._run_dir / MLFLOW_FILE, json.dumps(record, indent=1) + "\n")
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(self._run_dir / MLFLOW_FILE, text, make_folder=False)
 
 
 def _chunks(entries: list[Any], size: int) -> Iterator[list[Any]]:

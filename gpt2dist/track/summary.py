@@ -74,7 +74,8 @@ def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json` in one move and returns its path."""
     path = Path(run_dir) / SUMMARY_FILE
-    write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, text, make_folder=False)
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput, RunFailure, StorageRefused
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.run_files import (
     CURVE_FILE,
@@ -20,9 +20,11 @@ from gpt2dist.run_files import (
     LEDGER_FILE,
     ROWS_FILE,
     SAMPLES_FILE,
+    SUMMARY_FILE,
     checkpoint_folders,
     read_outcome,
     step_of,
+    write_outcome,
 )
 from gpt2dist.stop_signal import StopOnSignal
 from gpt2dist.track.ledger import OWN_MACHINE, Account
@@ -97,6 +99,7 @@ def stopped_before_start(run_dir: Path, reason: str, say: Callable[[str], None])
             "attempts": account.attempt_count,
         }
         write_summary(run_dir, summary)
+    write_outcome(run_dir, kind="budget", reason=reason)
     say(f"budget: {reason}; the same command continues this run, with a larger budget")
     return RunResult(run_dir, "budget", reason, 0, summary)
 
@@ -111,7 +114,9 @@ def conclude(
     """Write the summary and the curve, close MLflow, say what came of it."""
     kind, reason, code = ended
     if not (run_dir / ROWS_FILE).exists() or not (run_dir / LEDGER_FILE).exists():
-        # Over before rank 0 could open its records: there is nothing to sum up.
+        # Over before rank 0 could open its records, or the folder is gone: nothing to sum up.
+        if mlflow is not None:
+            mlflow.close(kind)
         if kind in ("interrupted", "budget"):
             say(f"{kind}: {reason}")
             return RunResult(run_dir, kind, reason, code, {})
@@ -136,8 +141,11 @@ def conclude(
         # The newest folder may be a damaged one of a later step, which was rolled back.
         last = (read_outcome(run_dir) or {}).get("step")
         summary["resume_step"] = step_of(saved[0]) if last is None else last
-    curve = _draw(run_dir, rows)
-    write_summary(run_dir, summary)  # last: it makes the run a finished one
+    try:
+        curve = _draw(run_dir, rows)
+        write_summary(run_dir, summary)  # last: it makes the run a finished one
+    except StorageRefused:
+        curve, reason = None, f"{reason}; {SUMMARY_FILE} and {CURVE_FILE} cannot be written either"
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
         say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):
@@ -154,12 +162,17 @@ def how_ended(run_dir: Path, error: BaseException | None, signals: StopOnSignal)
         kind, reason = outcome["kind"], outcome["reason"]
         usual = signals.exit_code if kind == "interrupted" else 0
         return HowEnded(kind, reason, outcome.get("exit_code", usual))
+    said = error if isinstance(error, (BadInput, RunFailure)) else None
     if signals.received is not None:
-        return HowEnded("interrupted", "stopped before the first step", signals.exit_code)
+        reason = str(said or "stopped before the first step")
+        return HowEnded("interrupted", reason, signals.exit_code)
+    if said is not None:
+        return HowEnded("failed", str(said), said.exit_code)
     text = " ".join(str(error).split()) if error else "the workers left without a word"
     last = text if len(text) < 300 else f"...{text[-300:]}"
     trace = run_dir / ERROR_FILE
-    return HowEnded("failed", f"training failed: {last} (whole trace: {trace})", 1)
+    where = f"whole trace: {trace}" if trace.exists() else f"{trace} could not be written"
+    return HowEnded("failed", f"training failed: {last} ({where})", 1)
 
 
 def _draw(run_dir: Path, rows: list[dict[str, Any]]) -> Path | None:

@@ -31,8 +31,6 @@ from gpt2dist.run_files import (
     MANIFEST,
     OUTCOME_FILE,
     checkpoint_folders,
-    request_stop,
-    step_of,
     write_error,
 )
 from gpt2dist.stop_signal import StopOnSignal
@@ -62,7 +60,7 @@ from gpt2dist.train.job import Job
 from gpt2dist.train.machine import probe_machine
 from gpt2dist.train.predicted import prediction
 from gpt2dist.train.waiting import Waiting
-from gpt2dist.train.watch import Watcher
+from gpt2dist.train.watch import HeldFolder, Watcher, pass_on
 
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
@@ -101,10 +99,11 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
         with ledger.kept(until=(run_dir / OUTCOME_FILE).exists):
             if known is not None:
                 run_folder.restore_rows(run_dir, config, known, say)
-            over = _over_budget(run_dir, config, ledger)
+            step = known.state["step"] if known else 0
+            over = _over_budget(config, step, ledger)
             if over is None:
                 job = _prepare(config, launch, run_dir, ledger, say)
-                over = _over_budget(run_dir, config, ledger)
+                over = _over_budget(config, step, ledger)
             if over is None:
                 ended, mlflow = _attend(job, ledger)
         if over is not None:
@@ -127,10 +126,8 @@ def _open_ledger(
     return Ledger.open(path, attempt, lost=lost)
 
 
-def _over_budget(run_dir: Path, config: Config, ledger: Ledger) -> str | None:
+def _over_budget(config: Config, step: int, ledger: Ledger) -> str | None:
     """Why not even a start is paid for; None also where nothing is left to train."""
-    found = checkpoint_folders(run_dir)
-    step = step_of(found[0]) if found else 0
     if step >= config.total_steps:
         return None
     tokens = config.train.batch_tokens
@@ -165,15 +162,16 @@ def _prepare(
 def _attend(job: Job, ledger: Ledger) -> tuple[HowEnded, MlflowTracker | None]:
     """Start the workers and watch them to their end."""
     run_dir = Path(job.run_dir)
-    with StopOnSignal(partial(request_stop, run_dir)) as signals, ExitStack() as stack:
+    with StopOnSignal(partial(pass_on, run_dir)) as signals, ExitStack() as stack:
         mlflow = mlflow_tracker(run_dir, job) if job.config.track.mlflow and job.use_ray else None
         progress = stack.enter_context(Progress(job.config.total_steps))
         on_first_row = mlflow.start if mlflow else None
         watcher = Watcher(run_dir, job.attempt.attempt_id, progress, on_first_row)
         if job.use_ray:
-            error = _train_on_ray(job, watcher, Waiting(job, ledger, progress.note))
+            waiting = Waiting(job, ledger, progress.note)
+            error = _train_on_ray(job, watcher, waiting, signals)
         else:
-            error = _train_here(job, watcher)
+            error = _train_here(job, watcher, signals)
         watcher.poll()
         return how_ended(run_dir, error, signals), mlflow
 
@@ -245,10 +243,15 @@ def _headline(config: Config, placement: Placement, run_dir: Path, price: tuple[
     )
 
 
-def _train_on_ray(job: Job, watcher: Watcher, waiting: Waiting) -> BaseException | None:
-    run = ray_run.start_training(job)
+def _train_on_ray(
+    job: Job, watcher: Watcher, waiting: Waiting, signals: StopOnSignal
+) -> BaseException | None:
+    run, folder = ray_run.start_training(job), HeldFolder(Path(job.run_dir))
     while not run.wait(POLL_SECONDS):
         watcher.poll()
+        cut_off = folder.gone() or folder.unheard(signals.name)
+        if cut_off:
+            return RunFailure(cut_off)  # Ray's processes end with this one
         placed = watcher.stage != "waiting" or not ray_run.placement_waits()
         if waiting.is_over(ray_run.machines(), watcher.stage, placed):
             ray_run.leave()
@@ -257,7 +260,7 @@ def _train_on_ray(job: Job, watcher: Watcher, waiting: Waiting) -> BaseException
     return run.error
 
 
-def _train_here(job: Job, watcher: Watcher) -> BaseException | None:
+def _train_here(job: Job, watcher: Watcher, signals: StopOnSignal) -> BaseException | None:
     """The rank in this process, under the debugger's eyes; a thread follows its files."""
     from gpt2dist.train.worker import train_alone
 
@@ -270,7 +273,7 @@ def _train_here(job: Job, watcher: Watcher) -> BaseException | None:
     thread = threading.Thread(target=follow, name="watcher", daemon=True)
     thread.start()
     try:
-        train_alone(job)
+        train_alone(job, asked=lambda: signals.name)
     except Exception as error:
         if not isinstance(error, (BadInput, RunFailure)):
             write_error(Path(job.run_dir), error)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput, RunFailure, StorageRefused
 from gpt2dist.plan.placement import Machine
 from gpt2dist.ray_session import InThread, start_ray
 from gpt2dist.run_files import MANIFEST, add_event, read_outcome, write_error, write_outcome
@@ -100,7 +100,7 @@ def start_training(job: Job) -> InThread:
         except BaseException as error:
             if ray.is_initialized():  # not the end of a wait
                 write_error(Path(job.run_dir), error)
-            raise
+            raise _said_by_a_worker(error) or error from None
 
     import ray
 
@@ -144,6 +144,15 @@ def _fit(job: Job) -> None:
         ).fit()
 
 
+def _said_by_a_worker(error: BaseException) -> BadInput | RunFailure | None:
+    """The one line of a rank that could not write it down, out of Ray's report."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "_base_exc", failure)  # Ray 2.60 wraps it with its trace
+        if isinstance(cause, (BadInput, RunFailure)):
+            return cause
+    return None
+
+
 def _presence(run_dir: Path) -> Any:
     """A callback of Ray's controller, which notes in the run's events whether workers run."""
     from ray.train.v2._internal.execution.callback import ControllerCallback
@@ -162,7 +171,7 @@ def _presence(run_dir: Path) -> Any:
         def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
             present = not isinstance(current_state, without_workers)
             if present != self.present:
-                with contextlib.suppress(OSError):  # Ray would end the run for it
+                with contextlib.suppress(StorageRefused):  # Ray would end the run for it
                     add_event(run_dir, workers=present)
                     self.present = present
 
@@ -171,7 +180,6 @@ def _presence(run_dir: Path) -> Any:
 
 def _worker(arguments: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
-    import ray.train
     import ray.train.torch
 
     from gpt2dist.train.core.control import Control
@@ -187,8 +195,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     try:
         train_rank(job, local_rank=device.index or 0)
     except (BadInput, RunFailure):
-        if ray.train.get_context().get_world_size() > 1:
-            raise  # other ranks may wait for this one; Ray has to end them
+        if control.world > 1 or read_outcome(Path(job.run_dir)) is None:
+            raise  # other ranks may wait for this one, or nobody else says it: Ray has to
 
 
 def folders_are_shared(job: Job, control: Control) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gpt2dist.config.load import dump, flatten, identity, load_dumped, to_tree
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
-from gpt2dist.disk import locked, remove_partials, write_atomically
+from gpt2dist.disk import locked, remove_partials, write_atomically, writing
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.run_files import (
     CONFIG_FILE,
@@ -45,7 +45,7 @@ def taken(run_dir: Path, config: Config, *, fresh: bool) -> Iterator[None]:
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     aside = _set_aside(run_dir) if fresh and run_dir.exists() else None
     written = run_dir / CONFIG_FILE
-    is_new, ours = not written.exists(), [CONFIG_FILE, DRIVER_LOCK, LEDGER_LOCK]
+    is_new, ours = not written.exists(), [CONFIG_FILE, DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK]
     if not (run_dir / LEDGER_FILE).exists():
         ours.append(LEDGER_FILE)
     if not is_new:
@@ -62,7 +62,8 @@ def taken(run_dir: Path, config: Config, *, fresh: bool) -> Iterator[None]:
             if is_new:
                 write_atomically(written, dump(config))
             for leftover in (STOP_FILE, OUTCOME_FILE):
-                (run_dir / leftover).unlink(missing_ok=True)
+                with writing(run_dir / leftover):
+                    (run_dir / leftover).unlink(missing_ok=True)
             yield
     except BadInput:
         if is_new and not (run_dir / ROWS_FILE).exists():
@@ -151,7 +152,8 @@ def _set_aside(run_dir: Path) -> Path:
         )
     with locked(run_dir / DRIVER_LOCK):
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        return run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
+        with writing(run_dir):
+            return run_dir.rename(run_dir.with_name(f"{run_dir.name}.old-{stamp}"))
 
 
 def open_run(run: str, runs_dir: str = "runs") -> tuple[Path, Config]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +24,13 @@ from gpt2dist.data.shards import Dataset, load_dataset_folder
 from gpt2dist.data.tokenizer import load_tokenizer
 from gpt2dist.data.verify import Verification, verifying
 from gpt2dist.disk import locked, remove_partials
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput, RunFailure, StorageRefused
 from gpt2dist.evaluate.sampling import Sampling, generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
 from gpt2dist.plan.placement import Placement
-from gpt2dist.run_files import CHECKPOINTS, RANK_LOCK, SAMPLES_FILE, write_outcome
+from gpt2dist.run_files import CHECKPOINTS, RANK_LOCK, write_outcome
 from gpt2dist.train.core import checkpoint
 from gpt2dist.train.core.checkpoint import Checkpoint
 from gpt2dist.train.core.control import Control, single_process_group
@@ -40,21 +40,29 @@ from gpt2dist.train.job import Job
 from gpt2dist.train.recorder import RunRecorder
 
 
-def train_rank(job: Job, local_rank: int = 0) -> Ending:
+def train_rank(
+    job: Job, local_rank: int = 0, asked: Callable[[], str | None] = lambda: None
+) -> Ending:
     """Train this rank's share of the run to its end; every rank returns the same ending.
 
-    How it ended is written to the run folder, also before BadInput and RunFailure are raised.
+    `asked` says why this process should stop, if it should; others ask through the run's folder.
+    How it ended is written to the run folder, also before BadInput and RunFailure are raised;
+    StorageRefused says alone what could not be.
     """
     try:
-        return _train_rank(job, local_rank)
+        return _train_rank(job, local_rank, asked)
+    except StorageRefused:
+        raise
     except (BadInput, RunFailure) as error:
         # Any other exception is the machine's fault: Ray may try again.
         kind = "diverged" if isinstance(error, Diverged) else "failed"
-        write_outcome(Path(job.run_dir), kind=kind, reason=str(error), exit_code=error.exit_code)
+        code = error.exit_code
+        with suppress(StorageRefused):
+            write_outcome(Path(job.run_dir), kind=kind, reason=str(error), exit_code=code)
         raise
 
 
-def _train_rank(job: Job, local_rank: int) -> Ending:
+def _train_rank(job: Job, local_rank: int, asked: Callable[[], str | None]) -> Ending:
     control = Control()
     config, run_dir = job.config, Path(job.run_dir)
     placement = replace(job.placement, local_rank=local_rank)
@@ -65,7 +73,7 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
             stack.enter_context(locked(run_dir / RANK_LOCK, wait_seconds=60))
         dataset = load_dataset_folder(Path(job.dataset_dir))
         nodes = control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())
-        recorder, resumed = _open_records(job, control, machines=len(set(nodes)))
+        recorder, resumed = _open_records(job, control, len(set(nodes)), asked)
         stack.callback(recorder.close)
         try:
             start_step = resumed.state.step if resumed else 0
@@ -131,7 +139,9 @@ def _set_up_process(placement: Placement) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def _open_records(job: Job, control: Control, machines: int) -> tuple[Recorder, Checkpoint | None]:
+def _open_records(
+    job: Job, control: Control, machines: int, asked: Callable[[], str | None]
+) -> tuple[Recorder, Checkpoint | None]:
     """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
     run_dir = Path(job.run_dir)
     notes: list[str] = []
@@ -147,7 +157,7 @@ def _open_records(job: Job, control: Control, machines: int) -> tuple[Recorder, 
     resumed = checkpoint.load(path, full_check=False) if path else None
     if control.rank != 0:
         return Recorder(), resumed
-    recorder = RunRecorder(job, machines, resumed.state.step if resumed else None)
+    recorder = RunRecorder(job, machines, resumed.state.step if resumed else None, asked)
     if resumed is not None:
         notes.append(f"continuing from {resumed.path.name} ({resumed.state.tokens:,} tokens)")
     for note in notes:
@@ -205,17 +215,22 @@ def _surroundings(
         return loss
 
     def sample(step: int) -> None:
-        text = _sample_text(config, engine)
-        if control.rank == 0:
-            with (run_dir / SAMPLES_FILE).open("a") as file:
-                file.write(f"--- step {step:,}\n{text}\n\n")
+        recorder.sample(step, _sample_text(config, engine))
 
-    def save(state: TrainState) -> None:
-        state = replace(recorder.vouch(state), loss_scale=engine.loss_scale)
-        checkpoint.save(run_dir, engine, state, control.gather)
+    def save(state: TrainState) -> bool:
+        try:
+            vouched = control.from_root(lambda: recorder.vouch(state))
+            vouched = replace(vouched, loss_scale=engine.loss_scale)
+            checkpoint.save(run_dir, engine, vouched, control.gather)
+        except StorageRefused as refusal:
+            recorder.saved(state, refused=str(refusal))
+            return False
+        recorder.saved(state, refused=None)
         if control.rank == 0:
             kept = config.checkpoint
-            checkpoint.prune(run_dir, kept.keep_last, kept.keep_best, at_step=state.step)
+            with suppress(OSError):  # the next save prunes again
+                checkpoint.prune(run_dir, kept.keep_last, kept.keep_best, at_step=state.step)
+        return True
 
     return Surroundings(control, recorder, evaluate=evaluate, sample=sample, save=save)
 
@@ -237,10 +252,10 @@ def _sample_text(config: Config, engine: Engine) -> str:
     return prompt + tokenizer.decode(new_ids)
 
 
-def train_alone(job: Job) -> None:
+def train_alone(job: Job, asked: Callable[[], str | None]) -> None:
     """The one rank of a run in this process."""
     with single_process_group(job.placement.device):
-        train_rank(job)
+        train_rank(job, asked=asked)
 
 
 @contextmanager

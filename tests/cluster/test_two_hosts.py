@@ -29,7 +29,10 @@ from tests.train.command import (
     wait_until,
 )
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
+]
 
 COMPARED_STEPS = 30
 # Dropout draws differ between one worker and two, so it would hide what is compared here.
@@ -37,9 +40,8 @@ RECIPE = [*TINY, "model.dropout=0", f"train.tokens={100_000 * BATCH_TOKENS}", "z
           "track.every_steps=1", "eval.every_steps=10", "cluster.cpu_workers=2",
           "cluster.micro_batch=1"]  # fmt: skip
 # Ray otherwise takes a minute to miss a machine that says nothing.
-SOON_MISSED = {"RAY_health_check_initial_delay_ms": "500", "RAY_health_check_period_ms": "500",
-               "RAY_health_check_timeout_ms": "500",
-               "RAY_health_check_failure_threshold": "4"}  # fmt: skip
+SOON_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
+               "RAY_health_check_failure_threshold": "3"}  # fmt: skip
 # What SkyPilot's own Ray and an ordinary one occupy on a machine.
 TAKEN_PORTS = (6379, 6380, 8076, 8265, 8266, 10001, 52365)
 OCCUPY = f"""
@@ -177,7 +179,6 @@ def test_a_head_that_is_killed_takes_everything_down(hosts, cluster, scratch):
     wait_until(lambda: hosts.processes() == [])
 
 
-@pytest.mark.slow
 def test_a_run_that_lost_a_machine_ends_at_the_deadline(cluster, scratch, letters, request):
     """Not after an endless wait: the machine is named, every second paid, the checkpoint kept."""
     hosts = TwoHosts(scratch)

@@ -63,9 +63,9 @@ def write_run(
             "time": START + spent,
         }
         rows.append(row | ({"val_loss": losses[step]} if step in losses else {}))
-    with RowWriter(folder / "metrics.jsonl", None) as writer:
-        for row in rows:
-            writer.append(row)
+    writer = RowWriter(folder / "metrics.jsonl", None)
+    for row in rows:
+        writer.append(row)
     if summary:
         record = summarize(
             config,

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 
-from gpt2dist.compare.fit_command import FitRequest, fit
+from gpt2dist.compare.fit_command import FitRequest, describe_fit, fit
+from gpt2dist.compare.stats.scaling import CONSTANTS, ScalingFit
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.loss.law import Law
-from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
+from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, OwnFit, load_own_fit
 from gpt2dist.plan.loss.predict import predict_loss
 
 TRUTH = Law(1.2, 60.0, 0.25, 150.0, 0.3, "")
 WIDTHS, STEPS = (16, 64, 128), (4, 16, 64)
 
 
-def ladder(make, *overrides, steps=STEPS):
-    """Runs of three widths that end where TRUTH says: nine, unless `steps` are others."""
-    for width, length in product(WIDTHS, steps):
-        settings = [f"model.width={width}", "optim.warmup_steps=0", *overrides]
-        config = resolve("debug", settings)
-        tokens = length * config.train.batch_tokens
-        loss = TRUTH.loss(parameters(config.model), tokens)
-        name = f"{'sweeps/ladder/' if length == 4 else ''}w{width}-{length}"
-        settings.append(f"train.tokens={tokens}")
-        make(name, *settings, curve=((1, 9.0), (length, loss)))
+def ladder(make, *overrides):
+    """Nine runs that end where TRUTH says."""
+    for width in WIDTHS:
+        for steps in STEPS:
+            settings = [f"model.width={width}", "optim.warmup_steps=0", *overrides]
+            config = resolve("debug", settings)
+            tokens = steps * config.train.batch_tokens
+            loss = TRUTH.loss(parameters(config.model), tokens)
+            name = f"{'sweeps/ladder/' if steps == 4 else ''}w{width}-{steps}"
+            settings.append(f"train.tokens={tokens}")
+            make(name, *settings, curve=((1, 9.0), (steps, loss)))
 
 
 def test_planner_predicts_with_the_fit_of_own_runs(make, runs_dir):
@@ -41,11 +41,15 @@ def test_planner_predicts_with_the_fit_of_own_runs(make, runs_dir):
     assert estimate.loss == pytest.approx(TRUTH.loss(1e7, 5e8), rel=1e-3)
     assert lines[0].startswith("loss = 1.200 + 60")
     assert any(line.startswith("  approximate: 9 settings are few") for line in lines)
-    ladder(make, "train.seed=2", steps=(256,))
-    again: list[str] = []
-    fit(FitRequest(runs_dir=str(runs_dir)), again.append)
-    assert "from 12 settings" in again[1]
-    assert not [line for line in again if "approximate" in line]
+
+
+@pytest.mark.parametrize("settings", [6, 9, 10, 40])
+def test_intervals_of_fewer_than_ten_settings_are_called_approximate(settings):
+    own = OwnFit(1.2, 60.0, 0.25, 150.0, 0.3, spread=0.01, runs=settings, made="")
+    found = ScalingFit(own, dict.fromkeys(CONSTANTS, (0.2, 0.4)), ())
+    lines = describe_fit(found, "own.txt")
+    assert sum("95 % interval 0.2 to 0.4" in line for line in lines) == 5
+    assert any("approximate" in line for line in lines) == (settings < 10)
 
 
 def test_refusal_writes_nothing_and_force_says_what_is_doubtful(make, runs_dir):

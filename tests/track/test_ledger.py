@@ -222,6 +222,15 @@ def test_a_ledger_that_is_lost_while_it_is_kept_is_written_again(path):
     assert Account.read(path).seconds == 120
 
 
+def test_a_folder_that_is_moved_away_is_not_made_again(path):
+    machine = Machine()
+    ledger = open_ledger(path, machine)
+    path.parent.rename(path.parent.with_name("moved"))
+    machine.runs(10)
+    ledger.heartbeat()
+    assert not path.parent.exists()
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_the_total_never_falls_and_never_passes_what_the_machines_ran(path, seed):
     """Drivers and ranks open, beat, die; clocks are set, machines sleep: whatever the order."""

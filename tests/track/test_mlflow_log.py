@@ -53,12 +53,12 @@ def row(step, **values):
 
 def train(run_dir, uri, steps, *, resume_step=None, attempt="1", config=CONFIG, **close):
     """An attempt that logs `steps`; returns what MLflow complained about, else None."""
-    with RowWriter(run_dir / "metrics.jsonl", resume_step) as rows:
-        tracker = MlflowTracker(run_dir, config, uri, attempt_id=attempt, tags={"device": "cpu"})
-        tracker.start()
-        for step in steps:
-            rows.append(row(step))
-        in_sync = tracker.close(**close)
+    rows = RowWriter(run_dir / "metrics.jsonl", resume_step)
+    tracker = MlflowTracker(run_dir, config, uri, attempt_id=attempt, tags={"device": "cpu"})
+    tracker.start()
+    for step in steps:
+        rows.append(row(step))
+    in_sync = tracker.close(**close)
     assert in_sync == (tracker.trouble is None)
     return tracker.trouble
 
@@ -106,9 +106,9 @@ def test_a_resumed_run_is_the_same_mlflow_run_and_no_step_is_doubled(run_dir, ur
 
 
 def test_sync_changes_nothing_the_second_time(run_dir, uri):
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        for step in range(1, 1201):
-            rows.append(row(step, val_loss=2.0 if step % 100 == 0 else None))
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    for step in range(1, 1201):
+        rows.append(row(step, val_loss=2.0 if step % 100 == 0 else None))
     (run_dir / "config.yaml").write_text(dump(CONFIG))
     (run_dir / "summary.json").write_text('{"ended": "diverged"}')
     first = sync(run_dir, CONFIG, uri)
@@ -125,8 +125,8 @@ def test_sync_changes_nothing_the_second_time(run_dir, uri):
 
 
 def test_what_a_run_came_to_and_what_was_predicted_are_metrics_of_its_last_step(run_dir, uri):
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        rows.append(row(5))
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    rows.append(row(5))
     (run_dir / "config.yaml").write_text(dump(CONFIG))
     predicted = {"basis": "probe", "usd": 1.25, "hours": None}
     summary = {"ended": "finished", "steps": 5, "usd": 1.5, "seconds": 60, "predicted": predicted,
@@ -142,9 +142,9 @@ def test_what_a_run_came_to_and_what_was_predicted_are_metrics_of_its_last_step(
 
 def test_sync_fills_gaps(run_dir, uri):
     train(run_dir, uri, [10, 30])
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        for step in (10, 20, 30):
-            rows.append(row(step))
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    for step in (10, 20, 30):
+        rows.append(row(step))
     assert sync(run_dir, CONFIG, uri).rows == 1
     assert [step for step, _ in history(run_dir, uri)] == [10, 20, 30]
 
@@ -155,11 +155,9 @@ def test_rows_written_while_workers_restart_are_followed(run_dir, uri):
     tracker.send_seconds = 0.02
     tracker.start()
     for resume_step in (None, 4, 8, 12):
-        rows.close()
         rows = RowWriter(run_dir / "metrics.jsonl", resume_step)
         for step in range((resume_step or 0) + 1, (resume_step or 0) + 7):
             rows.append(row(step))
-    rows.close()
     assert tracker.close()
     assert tracker.trouble is None
     assert history(run_dir, uri) == [(step, 1 / step) for step in range(1, 19)]
@@ -189,13 +187,13 @@ def closed_port():
 def test_a_dead_server_costs_one_line_and_no_time(run_dir, uri):
     dead = f"http://someone:secret@127.0.0.1:{closed_port()}"
     begin = time.monotonic()
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        tracker = MlflowTracker(run_dir, CONFIG, dead, attempt_id="1", tags={})
-        tracker.start()
-        for step in range(1, 201):
-            rows.append(row(step))
-        assert time.monotonic() - begin < 3, "rows do not wait for MLflow"
-        assert not tracker.close()
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    tracker = MlflowTracker(run_dir, CONFIG, dead, attempt_id="1", tags={})
+    tracker.start()
+    for step in range(1, 201):
+        rows.append(row(step))
+    assert time.monotonic() - begin < 3, "rows do not wait for MLflow"
+    assert not tracker.close()
     assert "nobody answers there" in tracker.trouble
     assert "gpt2dist track sync" in tracker.trouble
     assert "secret" not in tracker.trouble
@@ -209,13 +207,13 @@ def test_a_locked_database_does_not_hold_up_the_end_of_training(run_dir, uri, tm
     train(run_dir, uri, [1])
     lock = sqlite3.connect(tmp_path / "runs" / "mlflow.db")
     lock.execute("BEGIN EXCLUSIVE")
-    with RowWriter(run_dir / "metrics.jsonl", 1) as rows:
-        tracker = MlflowTracker(run_dir, CONFIG, uri, attempt_id="2", tags={})
-        tracker.start()
-        rows.append(row(2))
-        begin = time.monotonic()
-        assert not tracker.close(deadline_seconds=0.5)
-        assert time.monotonic() - begin < 2
+    rows = RowWriter(run_dir / "metrics.jsonl", 1)
+    tracker = MlflowTracker(run_dir, CONFIG, uri, attempt_id="2", tags={})
+    tracker.start()
+    rows.append(row(2))
+    begin = time.monotonic()
+    assert not tracker.close(deadline_seconds=0.5)
+    assert time.monotonic() - begin < 2
     assert "did not answer within 0.5 s" in tracker.trouble
     lock.rollback()
     lock.close()

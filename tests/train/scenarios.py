@@ -135,6 +135,7 @@ def save_then_continue(cases: list[str], folder: str) -> Any:
         for step in range(3):
             train_step(engine, step, 2)
         run_dir = Path(folder) / f"{case}-{engine.world}"
+        run_dir.mkdir(parents=True, exist_ok=True)
         state = TrainState(3, 3, 3 * SEQUENCES * CONTEXT, "test", SEQUENCES)
         checkpoint.save(run_dir, engine, state, Control().gather)
         curves[case] = [train_step(engine, step, 2)["loss"] for step in range(3, 6)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2dist.cli.main import main
+from gpt2dist.config.load import dump, resolve
 from tests.train.command import (
     BATCH_TOKENS,
     TINY,
@@ -69,6 +70,18 @@ def test_a_folder_that_is_no_run_is_not_set_aside(refused, shards, tmp_path):
     (tmp_path / "runs" / "letters" / "mine.txt").write_text("keep")
     line = refused("--local", f"data.source={shards}", "--name=letters", "--fresh")
     assert "is none (no config.yaml)" in line
+
+
+def test_a_refused_start_sets_nothing_aside(refused, shards, tmp_path):
+    """The placement is found wanting after the old run was set aside, and the new one made."""
+    words = [f"data.source={shards}", "--name=kept", "cluster.workers=4096"]
+    folder = tmp_path / "runs" / "kept"
+    folder.mkdir(parents=True)
+    (folder / ".driver.lock").touch()
+    (folder / "config.yaml").write_text(dump(resolve("debug", ["train.seed=5"])))
+    before = (folder / "config.yaml").read_text()
+    assert "cluster.workers=4096 is more than" in refused(*words, "--fresh")
+    assert (folder / "config.yaml").read_text() == before
 
 
 def test_dollars_without_a_price(refused, shards, monkeypatch):
@@ -173,8 +186,9 @@ def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path
     copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
     saved = final_tensors(copy)
     largest = max(len(content) for content in saved.values())
+    words = [*words, f"paths.runs={tmp_path}", "--name", "run"]
     command = Command(
-        tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run", file_limit_bytes=largest // 2
+        tmp_path, *words, "checkpoint.storage_patience_minutes=0", file_limit_bytes=largest // 2
     ).ends_with(1)
     assert command.stderr.count("\n") == 1, command.stderr
     assert "could not save the checkpoint of step 60" in command.stderr
@@ -183,7 +197,7 @@ def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path
     assert not list(copy.glob("checkpoints/.*partial*"))
     assert rows_of(copy)[-1]["step"] == 60
     assert summary_of(copy)["ended"] == "failed"
-    Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run").ends_with(0)
+    Command(tmp_path, *words).ends_with(0)
     assert summary_of(copy)["ended"] == "finished"
 
 

@@ -211,8 +211,10 @@ class Sweeper:
 
     def _overhead(self) -> Amounts:
         """What rented machines cost beside the trials on them, not beside those elsewhere."""
-        there = [a for r in self._records for a in r.attempts if self.ledger.holds(a)]
-        by_trials = Amounts.spent(there, self.share.part)
+        by_trials = Amounts()
+        for record in self._records:  # one by one: trials that overlap each have a share
+            there = [attempt for attempt in record.attempts if self.ledger.holds(attempt)]
+            by_trials += Amounts.spent(there, self.share.part)
         return self.ledger.amounts.without(by_trials).at_least(Amounts())
 
     def _least_seconds(self) -> float:

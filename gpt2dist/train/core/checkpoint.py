@@ -32,7 +32,7 @@ from gpt2dist.disk import (
     sha256_of,
     sha256_of_record,
 )
-from gpt2dist.errors import RunFailure
+from gpt2dist.errors import RunFailure, StorageRefused
 from gpt2dist.run_files import (
     CHECKPOINT_STATE,
     CHECKPOINTS,
@@ -87,12 +87,12 @@ def save(
 ) -> Path:
     """Write one checkpoint; collective. `gather` is an all-gather of objects over the ranks.
 
-    Raises RunFailure on every rank when one cannot write; older checkpoints stay as they are.
+    Raises StorageRefused on every rank when one cannot write; older checkpoints stay as they are.
     """
     final = checkpoint_folder(run_dir, state.step)
     temporary, trouble = gather(partial_of(final))[0], None
     if engine.rank == 0:
-        trouble = _attempt(lambda: temporary.mkdir(parents=True))
+        trouble = _attempt(lambda: _make(temporary))
     _raise_first(gather(trouble), state.step)
     if not temporary.is_dir():
         trouble = f"{temporary.parent} is not shared between machines; put paths.runs on one disk"
@@ -243,6 +243,12 @@ def _finish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
     finish_folder(temporary, final)
 
 
+def _make(temporary: Path) -> None:
+    # Never the run's own folder: one that was moved away in mid-run is not made again.
+    temporary.parent.mkdir(exist_ok=True)
+    temporary.mkdir()
+
+
 def _attempt(action: Callable[[], object]) -> str | None:
     """None, or why the action could not be done."""
     try:
@@ -255,7 +261,7 @@ def _attempt(action: Callable[[], object]) -> str | None:
 def _raise_first(troubles: list[str | None], step: int) -> None:
     for trouble in troubles:
         if trouble:
-            raise RunFailure(
+            raise StorageRefused(
                 f"could not save the checkpoint of step {step:,}: {trouble}; "
-                f"older checkpoints are intact, make room and run the same command again"
+                f"older checkpoints are intact"
             )

@@ -319,7 +319,7 @@ def test_a_full_disk_is_one_line_and_no_manifest(corpus, tmp_path):
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"one line: cannot write {out}/")
-    assert "is there space left?" in line
+    assert "make room there" in line
     assert not (out / "manifest.json").exists()
     assert not list(out.rglob(".*partial*"))
     prepare(config(corpus), out, local=True)

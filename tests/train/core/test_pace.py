@@ -87,6 +87,7 @@ def test_a_run_never_costs_more_than_its_limit(tmp_path, row_every, save_every):
         def save(state, work=work, saved=saved):
             work.takes(SAVE)
             saved.append(state.step)
+            return True
 
         with single_process_group("cpu"):
             around = Surroundings(
