@@ -15,14 +15,12 @@ import argparse
 import contextlib
 import io
 import json
-import platform
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -139,6 +137,16 @@ def summary(tally: Tally, seconds: float) -> list[str]:
     return lines
 
 
+def origin(words: str) -> dict[str, str]:
+    """What was run, when and where."""
+    machine = probe_machine()
+    return {
+        "command": f"python benchmarks/kills.py {words}",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": f"{machine.cpu_cores} cores of {machine.cpu_name}",
+    }
+
+
 class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -169,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.json and not arguments.json.parent.is_dir():
         parser.error(f"--json={arguments.json}: there is no folder {arguments.json.parent}")
+    about = origin(f"--rounds {arguments.rounds} --seed {arguments.seed} --ray {arguments.ray:g}")
+    print("; ".join(about.values()))
     rounds, began = draw(arguments.rounds, arguments.seed, arguments.ray), time.time()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         runs = Path(folder) / "runs"
@@ -178,16 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tally = play(rounds, runs, shards, partial(print, flush=True))
     print("\n".join(summary(tally, time.time() - began)))
     if arguments.json:
-        machine = probe_machine()
-        record = {
-            "command": f"python benchmarks/kills.py --rounds {arguments.rounds} "
-            f"--seed {arguments.seed} --ray {arguments.ray:g}",
-            "date": time.strftime("%Y-%m-%d", time.gmtime(began)),
-            "machine": f"{machine.cpu_cores} cores of {machine.cpu_name}, {platform.system()}",
-            "seconds": round(time.time() - began),
-            **asdict(tally),
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({**about, **vars(tally)}, indent=1) + "\n")
     return 1 if any(tally.faults.values()) else 0
 
 

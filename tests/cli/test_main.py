@@ -98,14 +98,23 @@ def _files(*folders):
     ]
 
 
-def test_a_ctrl_c_amid_an_import_is_one_line(tmp_path):
-    (tmp_path / "torch.py").write_text(
-        "class Field:\n"
-        "    def __set_name__(self, owner, name):\n"
-        "        raise KeyboardInterrupt\n"
-        "class Model:\n"
-        "    field = Field()\n"
-    )
+FIELD = """
+class Field:
+    def __set_name__(self, owner, name):
+        raise KeyboardInterrupt
+class Model:
+    field = Field()
+"""
+WORD = """
+def gettext(message):
+    raise KeyboardInterrupt
+ngettext = gettext
+"""
+
+
+@pytest.mark.parametrize(("module", "text"), [("torch", FIELD), ("gettext", WORD)])
+def test_a_ctrl_c_amid_an_import_or_while_the_words_are_read_is_one_line(tmp_path, module, text):
+    (tmp_path / f"{module}.py").write_text(text)
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         [sys.executable, "-m", "gpt2dist", "train", "debug", "--local"],

@@ -41,6 +41,13 @@ def test_most_of_the_rounds_met_their_moment(tally):
     assert tally.flipped_bits
 
 
+def test_what_was_done_can_be_kept_as_json(tally):
+    kept = json.loads(json.dumps({**kills.origin("--rounds 20"), **vars(tally)}))
+    assert kept["ended"] == tally.ended
+    assert kept["checked"] == tally.checked
+    assert kept["command"] == "python benchmarks/kills.py --rounds 20"
+
+
 def test_a_seed_draws_the_same_rounds_and_in_the_end_every_kind():
     rounds = kills.draw(500, 1, ray_share=0.3)
     assert rounds == kills.draw(500, 1, ray_share=0.3) != kills.draw(500, 2, ray_share=0.3)
