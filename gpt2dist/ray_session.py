@@ -89,7 +89,7 @@ def usable_cores() -> int:
     """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return os.cpu_count() or 1  # noqa: TID251
 
 
 def quiet_context() -> DataContext:

@@ -22,7 +22,7 @@ def test_cores_are_those_that_the_process_may_use():
     bound = subprocess.run(
         [sys.executable, "-c", BOUND], capture_output=True, text=True, check=True
     )
-    assert bound.stdout == f"1 {os.cpu_count()}\n"
+    assert bound.stdout == f"1 {os.cpu_count()}\n"  # noqa: TID251
 
 
 def test_nobody_else_reaches_the_ray_of_one_machine(ray_cluster):

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gpt2dist import __version__
 from gpt2dist.cli import (
@@ -25,6 +26,7 @@ from gpt2dist.cli import (
 )
 from gpt2dist.cli import eval as evaluate
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.human import printable, without_credentials
 
 VERBS = (
     config, plan, launch, data, train, tune, compare, fit, evaluate, sample, export, track, ui,
@@ -43,9 +45,16 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see `{self.prog} --help`")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line, without importing what the commands need."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="gpt2dist",
         description="Train GPT-2 (124M to 1.5B) on your own or rented GPUs; every dollar recorded.",
         epilog=EPILOG,
@@ -66,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.started_at = started_at
         return arguments.run(arguments)
     except (BadInput, RunFailure) as error:
-        print(f"gpt2dist: {error}", file=sys.stderr)
+        print(f"gpt2dist: {printable(without_credentials(str(error)))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,6 +97,9 @@ def _is_ctrl_c(error: BaseException | None) -> bool:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """argparse loses `a.b=value` words that follow an option; they are overrides all the same."""
     top = parser()
+    for word in sys.argv[1:] if argv is None else argv:
+        if word.startswith("--") and word.endswith("=--"):  # argparse hands on an empty list
+            top.error(f"argument {word[:-3]}: expected one argument")
     arguments, rest = top.parse_known_args(argv)
     if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") for word in rest):
         arguments.overrides = [*arguments.overrides, *rest]

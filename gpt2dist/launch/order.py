@@ -96,7 +96,8 @@ class Order:
     @property
     def words(self) -> list[str]:
         """Arguments for `sky`. A secret goes by its name; SkyPilot takes the value from here."""
-        given = [word for key in SECRETS if os.environ.get(key) for word in ("--secret", key)]
+        names = dict.fromkeys([*SECRETS, *((self.target.tree or {}).get("secrets") or {})])
+        given = [word for key in names if os.environ.get(key) for word in ("--secret", key)]
         if self.target.spot:
             return ["jobs", "launch", "--yes", "--name", self.name, *given, str(self.task_file)]
         return ["launch", "--yes", "--cluster", self.name, *given, str(self.task_file)]

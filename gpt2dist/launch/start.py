@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from gpt2dist.config.load import NOT_YAML
 from gpt2dist.errors import BadInput
 from gpt2dist.launch.allowance import Limit, Reserve
 from gpt2dist.launch.order import LaunchRequest, Order, new_name
@@ -95,7 +96,7 @@ def _is_task_file(target: str) -> bool:
         return False
     try:
         tree = yaml.safe_load(Path(target).read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+    except (OSError, *NOT_YAML):
         return True  # file_target says what is wrong with it
     return isinstance(tree, dict) and ("run" in tree or "resources" in tree)
 

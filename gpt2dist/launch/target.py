@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.config.bounds import shown
 from gpt2dist.config.load import read_yaml, resolve
-from gpt2dist.config.schema import Config
+from gpt2dist.config.schema import Config, Count
+from gpt2dist.config.typed import checked
 from gpt2dist.errors import BadInput
+from gpt2dist.human import holds_password
 from gpt2dist.launch.allowance import Limit, Reserve
 from gpt2dist.launch.providers import PROVIDERS, can_log_in, require_capable
 from gpt2dist.plan.goals import WHOLE, Basis, Goal
@@ -20,6 +23,9 @@ from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import plan_on
 
 Tree = dict[str, Any]
+
+PASSWORDS = ("_PASSWORD", "_TOKEN", "_SECRET", "_KEY")
+"How the names of variables end that hold a secret."
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,15 @@ def recipe_target(
 def file_target(path: str, overrides: Sequence[str], *, provider: str | None, spot: bool) -> Target:
     """A task file such as those in sky/, with its recipe, settings and machines."""
     tree = read_yaml(Path(path))
-    envs = {str(key): value for key, value in (tree.get("envs") or {}).items()}
+    envs = _envs(path, tree)
     recipe = envs.get("RECIPE")
     if not recipe:
         raise BadInput(f"{path} trains no recipe (envs.RECIPE); start it with `sky launch {path}`")
-    words = [*shlex.split(envs.get("OVERRIDES") or ""), *overrides]
+    words = [*_split(path, str(envs.get("OVERRIDES") or "")), *overrides]
     config = resolve(str(recipe), words)
     _require_rented(config)
-    nodes = int(tree.get("num_nodes") or 1)
-    machines = list(_machines(path, tree.get("resources") or {}))
+    nodes = checked(Count, "num_nodes", path, tree.get("num_nodes") or 1)
+    machines = list(_machines(path, _section(path, tree, "resources")))
     on_spot = spot or any(machine["spot"] for machine in machines)
     places = tuple(
         (machine["provider"], f"{machine['gpu']}:{machine['gpus']}x{nodes}")
@@ -98,6 +104,37 @@ def file_target(path: str, overrides: Sequence[str], *, provider: str | None, sp
         mounts = bool(tree.get("file_mounts"))
         require_capable(name, nodes=nodes, spot=on_spot, bucket_mount=mounts)
     return Target(config, str(recipe), tuple(words), places, on_spot, tree)
+
+
+def _envs(path: str, tree: Tree) -> Tree:
+    """What the task is told. It is copied to the launch's record: BadInput for a secret in it."""
+    envs = {str(key): value for key, value in _section(path, tree, "envs").items()}
+    secrets = {str(key): value for key, value in _section(path, tree, "secrets").items()}
+    for section, told in ("secrets", secrets), ("envs", envs):
+        for name, value in told.items():
+            password = name.endswith(PASSWORDS) or holds_password(str(value))
+            if name == "OVERRIDES":
+                continue  # the config has its own word for it
+            if value and (section == "secrets" or password):
+                raise BadInput(
+                    f"{path}: {section}.{name} holds a secret, which would be written to the "
+                    f"launch's record; write `secrets: {{{name}: ''}}` there and export {name} here"
+                )
+    return envs
+
+
+def _section(path: str, tree: Tree, name: str) -> Tree:
+    section = tree.get(name) or {}
+    if not isinstance(section, dict):
+        raise BadInput(f"{path}: {name} must hold `key: value`, not {shown(repr(section))}")
+    return section
+
+
+def _split(path: str, words: str) -> list[str]:
+    try:
+        return shlex.split(words)
+    except ValueError as error:
+        raise BadInput(f"{path}: envs.OVERRIDES={shown(words)}: {error}") from None
 
 
 def _require_rented(config: Config) -> None:

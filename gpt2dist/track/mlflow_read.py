@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.human import without_credentials
 from gpt2dist.track.mlflow_quiet import one_line, quiet_client, quiet_mlflow
-from gpt2dist.track.mlflow_uri import without_credentials
 from gpt2dist.track.rows import ROW_COUNTS, ROW_METRICS, Row
 
 RUNS_PER_REQUEST = 1000

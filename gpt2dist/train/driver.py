@@ -100,10 +100,10 @@ def train(config: Config, launch: Launch, say: Callable[[str], None] = print) ->
             if known is not None:
                 run_folder.restore_rows(run_dir, config, known, say)
             step = known.state["step"] if known else 0
-            over = _over_budget(config, step, ledger)
+            over = _over_budget(config, run_dir, step, ledger)
             if over is None:
                 job = _prepare(config, launch, run_dir, ledger, say)
-                over = _over_budget(config, step, ledger)
+                over = _over_budget(config, run_dir, step, ledger)
             if over is None:
                 ended, mlflow = _attend(job, ledger)
         if over is not None:
@@ -126,12 +126,21 @@ def _open_ledger(
     return Ledger.open(path, attempt, lost=lost)
 
 
-def _over_budget(config: Config, step: int, ledger: Ledger) -> str | None:
-    """Why not even a start is paid for; None also where nothing is left to train."""
+def _over_budget(config: Config, run_dir: Path, step: int, ledger: Ledger) -> str | None:
+    """Why not even a start is paid for; None also where nothing is left to train.
+
+    `step` is that of the newest checkpoint, which counts for a limit of tokens if it is whole.
+    """
+    tokens, guard = config.train.batch_tokens, BudgetGuard(config.budget, ledger)
     if step >= config.total_steps:
         return None
-    tokens = config.train.batch_tokens
-    return BudgetGuard(config.budget, ledger).reason(step * tokens, tokens, seconds_reserve=0.0)
+    over = guard.reason(step * tokens, tokens, seconds_reserve=0.0)
+    if over is None or guard.reason(0, 0, seconds_reserve=0.0) is not None:
+        return over
+    from gpt2dist.train.core.checkpoint import newest_valid
+
+    whole = newest_valid(run_dir, lambda damage: None)
+    return guard.reason(whole.state.step * tokens if whole else 0, tokens, seconds_reserve=0.0)
 
 
 def _prepare(

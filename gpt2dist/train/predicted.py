@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import price
 from gpt2dist.plan.speed.probes import Probe, probe_of
 from gpt2dist.plan.speed.throughput import Throughput
+from gpt2dist.ray_session import usable_cores
 from gpt2dist.track.ledger import OWN_MACHINE
 
 GIB = 2**30
@@ -90,7 +90,7 @@ def plan_here(
         usd_per_hour=paid[0],
         source=paid[1],
         host_gib=psutil.virtual_memory().total / GIB,
-        vcpus=float(os.cpu_count() or 1),
+        vcpus=float(usable_cores()),
     )
     measured = Measured(_throughput(config, placement, probe), probe.peak_gib) if probe else None
     basis = Basis(goal, data_ready=data_ready, own_fit=own_fit, measured=measured)

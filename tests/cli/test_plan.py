@@ -61,7 +61,7 @@ def test_every_offer_in_a_table_that_is_cut_where_asked(ask):
         (["gpt2-124m", "on=A100", "on=H100"], "give one, or on=all"),
         (["gpt2-124m", "on=RTX9090"], "unknown GPU 'RTX9090'"),
         (["gpt2-124m", "on=A100", "--provider", "lamda"], "did you mean lambda?"),
-        (["gpt2-124m", "on=A100", "--rows", "0"], "--rows 0"),
+        (["gpt2-124m", "on=A100", "--rows", "0"], "--rows=0 must be at least 1"),
         (["gpt2-124m", "on=A100", "--usd", "0.1"], "cannot buy one step and one evaluation"),
         (["gpt2-124m", "on=A100", "optim.peek_lr=1"], "did you mean optim.peak_lr?"),
         (["all", "--probe"], "--probe measures one recipe"),

@@ -194,6 +194,7 @@ def test_a_run_that_lost_a_machine_ends_at_the_deadline(cluster, scratch, letter
     wait_until(lambda: checkpoint_folders(run_dir), programs[0].is_alive)
     lost_at = time.time()
     second.lose_power()
+    programs[1].ends()
     code = programs[0].ends()
     ended_at = time.time()
 

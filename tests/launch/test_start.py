@@ -409,14 +409,24 @@ def test_a_task_file_is_narrowed_to_the_machine_that_was_priced(bench):
         ("run: x\nenvs: {RECIPE: gpt2-124m}\nresources: {infra: runpod, accelerators: A100-40GB}\n",
          "A100-40|offers no"),
         ("run: [\n", "not valid YAML"),
+        ("run: x\nenvs: [RECIPE]\n", "envs must hold `key: value`"),
+        ("run: x\nenvs: {RECIPE: gpt2-124m, OVERRIDES: \"'\"}\n", "No closing quotation"),
+        ("run: x\nenvs: {RECIPE: gpt2-124m}\nnum_nodes: many\n", "num_nodes='many' is not"),
+        (f"run: x\nenvs: {{RECIPE: gpt2-124m}}\nsecrets: {{WANDB_API_KEY: {SECRET}}}\n",
+         "secrets.WANDB_API_KEY holds a secret"),
+        (f"run: x\nenvs: {{RECIPE: gpt2-124m, MLFLOW_TRACKING_URI: 'http://me:{SECRET}@host'}}\n",
+         "export MLFLOW_TRACKING_URI here"),
+        (f"run: x\nenvs: {{RECIPE: gpt2-124m, OVERRIDES: 'track.uri=http://me:{SECRET}@host'}}\n",
+         "track.uri=http://host holds a password"),
         ("run: x\nnum_nodes: 2\nenvs: {RECIPE: gpt2-124m}\n"
          "resources: {infra: vast, accelerators: H100:8}\n", "no several nodes .* at vast"),
     ],
 )  # fmt: skip
 def test_bad_task_files_launch_nothing(bench, text, says):
     Path("task.yaml").write_text(text)
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=says) as refusal:
         bench.launch("task.yaml")
+    assert SECRET not in str(refusal.value)
     assert bench.calls == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
 import socket
 import sqlite3
@@ -10,8 +12,9 @@ import time
 from dataclasses import replace
 
 import pytest
+import yaml
 
-from gpt2dist.config.load import dump, resolve
+from gpt2dist.config.load import dump, resolve, to_tree
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.track.mlflow_log import MlflowTracker, sync
 from gpt2dist.track.mlflow_uri import default_uri
@@ -58,7 +61,7 @@ def train(run_dir, uri, steps, *, resume_step=None, attempt="1", config=CONFIG, 
     tracker.start()
     for step in steps:
         rows.append(row(step))
-    in_sync = tracker.close(**close)
+    in_sync = tracker.close(**{"deadline_seconds": 120, **close})
     assert in_sync == (tracker.trouble is None)
     return tracker.trouble
 
@@ -248,3 +251,52 @@ def test_trials_of_a_sweep_share_one_new_database(tmp_path, uri):
 def test_sync_wants_the_folder_of_a_run(tmp_path, uri):
     with pytest.raises(BadInput, match="no rows at"):
         sync(tmp_path / "nowhere", CONFIG, uri)
+
+
+def files_with(secret, folder):
+    """Every file below that holds these bytes; SQLite's pages are among them."""
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and secret.encode() in path.read_bytes()
+    ]
+
+
+def test_the_password_of_an_old_run_is_not_sent_on(run_dir, uri, tmp_path):
+    """Earlier versions took it in `track.uri` and wrote it down; the next attempt has none."""
+    old = replace(CONFIG, track=replace(CONFIG.track, uri="postgresql://me:hunter2@db/x"))
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(to_tree(old)))
+    assert train(run_dir, uri, range(1, 4), config=old) is None
+    again = {"resume_step": 3, "attempt": "2"}
+    assert train(run_dir, uri, range(4, 6), **again) is None
+    _, run = stored(run_dir, uri)
+    assert run.data.params["track.uri"] == "postgresql://db/x"
+    assert any((tmp_path / "runs" / "mlflow-artifacts").rglob("config.yaml"))
+    assert files_with("hunter2", tmp_path) == ["config.yaml"]
+    assert files_with("hunter2", run_dir) == ["config.yaml"]
+
+
+def test_a_password_of_the_environment_reaches_the_server_and_no_file(run_dir, tmp_path, capfd):
+    asked = []
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            self.send_error(403)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        uri = f"http://me:hunter2@127.0.0.1:{server.server_port}"
+        trouble = train(run_dir, uri, range(1, 4))
+        with pytest.raises(RunFailure) as failure:
+            sync(run_dir, CONFIG, uri)
+        server.shutdown()
+    assert asked[0] == "Basic " + base64.b64encode(b"me:hunter2").decode()
+    said = f"{trouble} {failure.value} {''.join(capfd.readouterr())}"
+    assert f"127.0.0.1:{server.server_port}" in said
+    assert "hunter2" not in said
+    assert files_with("hunter2", tmp_path) == []

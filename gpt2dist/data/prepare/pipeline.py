@@ -65,8 +65,8 @@ def prepare(
         require(dataset, data)
         return dataset
     _refuse_foreign(out)
-    load_tokenizer(data.tokenizer)  # should it be missing, one error is better than one per task
     units = plan_units(data)
+    load_tokenizer(data.tokenizer)  # should it be missing, one error is better than one per task
     if not units:
         raise no_text(data.source)
     job = Preparation(str(out.resolve()), data.tokenizer, data.text_field, data.val_fraction)
