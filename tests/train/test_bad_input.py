@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ from gpt2dist.config.load import dump, resolve
 from tests.train.command import (
     BATCH_TOKENS,
     TINY,
+    TOTAL_STEPS,
     Command,
     final_tensors,
+    last_step,
     rows_of,
     summary_of,
+    wait_until,
 )
 
 
@@ -170,15 +174,21 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_not_called_the_one_to_resume
 ):
     run_dir, words = halted
     copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
-    (weights,) = copy.glob("checkpoints/step-00000050/weights-*")
+    newest = copy / "checkpoints" / f"step-{TOTAL_STEPS - 1:08d}"
+    shutil.copytree(copy / "checkpoints" / "step-00000050", newest)
+    (weights,) = newest.glob("weights-*")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    words = [*words, f"paths.runs={tmp_path}", f"budget.tokens={45 * BATCH_TOKENS}"]
-    command = Command(tmp_path, *words, "--name", "run").ends_with(0)
-    assert "checkpoint step-00000050 is damaged and skipped" in command.stdout
-    assert "continuing from step-00000040" in command.stdout
-    assert summary_of(copy)["resume_step"] == 45
+    command = Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run")
+    wait_until(lambda: last_step(copy) >= 60, command.is_alive)
+    os.kill(command.pid, signal.SIGTERM)
+    command.ends_with(143)
+    assert f"checkpoint {newest.name} is damaged and skipped" in command.stdout
+    assert "continuing from step-00000050" in command.stdout
+    resume_step = summary_of(copy)["resume_step"]
+    assert 60 <= resume_step < TOTAL_STEPS - 1
+    assert (copy / "checkpoints" / f"step-{resume_step:08d}").is_dir()
 
 
 def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path):
