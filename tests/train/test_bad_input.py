@@ -62,11 +62,17 @@ def test_a_source_without_text(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [".", "..", "../x", "/tmp", "a/b", "a\nb", "\x1b[2J", "", "x" * 101, "é", "-x"]
-)
-def test_a_name_that_is_a_path_or_no_name(refused, name):
-    line = refused("--local", f"--name={name}", "--fresh")
-    assert f"--name={name!r} must be at most 100 letters, digits" in line
+    ("name", "says"),
+    [
+        *((name, f"--name={name!r} must be at most 100 letters, digits")
+          for name in (".", "..", "../x", "/tmp", "a/b", "x" * 101, "é", "-x")),
+        ("a\nb", "--name=a\\nb must be one line"),
+        ("\x1b[2J", "--name=\\x1b[2J must be one line"),
+        ("", "--name= must not be empty"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_a_path_or_no_name(refused, name, says):
+    assert says in refused("--local", f"--name={name}", "--fresh")
 
 
 def test_a_folder_that_is_no_run_is_not_set_aside(refused, shards, tmp_path):
