@@ -199,8 +199,8 @@ def _closing_lines(
     lines.append(
         f"{human_count(summary['tokens'])} tokens in {human_duration(summary['seconds'])}"
         + (f" at {human_count(speed)} tokens/s" if speed else "")
-        + f", cost {_cost(summary)}, {summary['attempts']} attempt"
-        + ("s)" if summary["attempts"] != 1 else ")")
+        + f", {_cost(summary)}, {summary['attempts']} attempt"
+        + ("s" if summary["attempts"] != 1 else "")
     )
     if curve is not None:
         lines.append(f"curve: {curve}   rows: {run_dir / ROWS_FILE}")
@@ -217,10 +217,10 @@ def _closing_lines(
 
 
 def _cost(summary: dict[str, Any]) -> str:
-    """Dollars and their price, its bracket left open; unknown is never $0."""
+    """Dollars and their price; unknown is never $0."""
     if summary["price_source"] == OWN_MACHINE or summary["usd"] is None:
-        return "unknown (without a price: cluster.usd_per_hour=... sets one"
-    return f"{usd(summary['usd'])} ({summary['price_source']}, ${summary['usd_per_hour']:g}/h"
+        return "cost unknown (cluster.usd_per_hour=... sets a price)"
+    return f"cost {usd(summary['usd'])} ({summary['price_source']}, ${summary['usd_per_hour']:g}/h)"
 
 
 def _last_sample(run_dir: Path) -> str | None:

@@ -120,7 +120,7 @@ def test_dollars_on_a_machine_without_a_price_are_unknown_not_none(undisturbed):
     assert (summary["usd"], summary["usd_per_hour"]) == (None, None)
     assert {row["usd"] for row in rows_of(undisturbed)} == {None}
     assert "accumulated, price unknown\n" in said
-    assert ", cost unknown (without a price: cluster.usd_per_hour=... sets one, 1 attempt)" in said
+    assert ", cost unknown (cluster.usd_per_hour=... sets a price), 1 attempt" in said
     assert "$0" not in said
 
 
