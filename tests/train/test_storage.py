@@ -62,6 +62,7 @@ def works_on(command: Command) -> None:
     wait_until(lambda: psutil.Process(command.pid).cpu_times().user > used + 0.5, command.is_alive)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_seconds_delays_nothing_and_for_long_ends_the_run(
     tmp_path, words, undisturbed
 ):

@@ -252,7 +252,12 @@ def run_prepare(source, out, units=0, how="SIGKILL", local="local", limit_bytes=
 
 @pytest.mark.parametrize(
     ("how", "local"),
-    [("SIGKILL", "local"), ("SIGKILL", "ray"), ("SIGTERM", "local"), ("SIGINT", "ray")],
+    [
+        ("SIGKILL", "local"),
+        ("SIGKILL", "ray"),
+        ("SIGTERM", "local"),
+        pytest.param("SIGINT", "ray", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_preparation_goes_on_to_the_same_bytes(corpus, tmp_path, how, local):
     whole, out = tmp_path / "whole", tmp_path / "out"
