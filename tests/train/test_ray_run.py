@@ -27,6 +27,7 @@ from tests.train.command import (
 )
 from tests.train.story import mlflow_faults
 
+pytestmark = pytest.mark.slow
 STEPS = 300
 # Dropout draws differ between one worker and two, so it would hide what is compared here.
 SAME_RUN = [*TINY, "model.dropout=0", f"train.tokens={STEPS * BATCH_TOKENS}"]
