@@ -32,7 +32,7 @@ sweep-demo: install  ## six trials with early stopping, then the table, the pict
 	$(BIN)/gpt2dist compare --sweep debug --x tokens --html runs/sweeps/debug/report.html \
 	  --png runs/sweeps/debug/frontier.png
 
-test-slow: install  ## whole sweeps, out of money or interrupted: minutes more
+test-slow: install  ## whole runs and sweeps under Ray, two hosts, full disks: minutes more
 	$(BIN)/python -m pytest -m slow
 
 cloud-test: install sky  ## real `sky launch` on a cloud made of this machine: see docs/cluster.md

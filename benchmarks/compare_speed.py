@@ -19,7 +19,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gpt2dist.config.load import dump, resolve
-from gpt2dist.track.ledger import Account, Attempt
+from gpt2dist.track.attempts import Attempt
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import RunEnd, summarize
 
 SIZES = ("gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1558m")

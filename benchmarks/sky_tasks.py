@@ -13,8 +13,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from gpt2dist.config.load import resolve, run_name
-from gpt2dist.launch.allowance import Reserve
-from gpt2dist.launch.target import default_budget_usd
+from gpt2dist.launch.allowance import Limit, Reserve
 from gpt2dist.launch.task import (
     MOUNT,
     Rental,
@@ -176,7 +175,7 @@ def training_file(name: str, training: Training) -> str:
     kept = [Reserve.of(plan, bucket=True) for plan in priced]
     reserve = Reserve(max(r.grace_s for r in kept), max(r.upload_s for r in kept))
     run = run_name(resolve(training.recipe))
-    budgets_usd = [math.ceil(HEADROOM * default_budget_usd(plan, reserve)) for plan in priced]
+    budgets_usd = [math.ceil(HEADROOM * Limit.of(plan, reserve, None, None).usd) for plan in priced]
     told = run_envs(run, sorted(settings), rentals, budgets_usd, reserve)
     envs = {"RECIPE": training.recipe, **told, "BUCKET": "", "DATA": ""}
     tree = train_tree(name.replace("_", "-"), priced[0].nodes, rentals, envs)

@@ -97,7 +97,10 @@ for name, addresses in psutil.net_if_addrs().items():
   export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface}
   options=(--node-ip-address="$ip")
 else
-  options=() # Ray finds an address of its own
+  # Nobody else reaches this machine's Ray: 0 has it take 127.0.0.1 for its address.
+  export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+  export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo}
+  options=(--node-ip-address=127.0.0.1)
 fi
 
 # Ray Data's tasks want CPUs beside those that the workers hold.

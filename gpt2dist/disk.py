@@ -3,38 +3,101 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from gpt2dist.errors import RunFailure
+from gpt2dist.errors import RunFailure, StorageRefused
+
+_ASIDE = ".aside"
 
 
-def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system says against writing `path`, as StorageRefused in one line."""
+    try:
+        yield
+    except OSError as error:
+        said = f"cannot write {path}: {error.strerror or error}"
+        raise StorageRefused(f"{said}; make room there or make it writable") from None
+
+
+def write_atomically(
+    path: Path, content: str | bytes | memoryview, *, make_folder: bool = True
+) -> None:
     """Replaces `path` in one move, fsynced: readers and crashes see the old content or the new.
 
-    Creates the folder; raises RunFailure when the disk refuses.
+    Creates the folder unless told not to; raises StorageRefused when the disk refuses.
     """
     partial = partial_of(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            said = f"cannot write {path}: {error.strerror}; is there space left?"
-            raise RunFailure(said) from None
-        raise
+    with writing(path):
+        try:
+            if make_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """One line more, all of it or nothing, in a file that several processes make longer."""
+    content = f"{line}\n".encode()
+    with writing(path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            done = os.write(file, content)
+            if done < len(content):  # the disk is full in the middle of the line
+                os.ftruncate(file, os.fstat(file).st_size - done)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(file)
+
+
+class AppendedFile:
+    """A file that one process makes longer by whole lines.
+
+    What a refused try left behind is cut off by the next one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            self._end = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+
+    def append(self, lines: str) -> None:
+        """Hands all of it to the system, or raises StorageRefused."""
+        content, done = lines.encode(), 0
+        with writing(self.path):
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                self._end = min(self._end, os.fstat(file).st_size)
+                os.ftruncate(file, self._end)
+                while done < len(content):
+                    done += os.pwrite(file, content[done:], self._end + done)
+            finally:
+                os.close(file)
+        self._end += done
+
+    def sync(self) -> None:
+        """Forces all lines onto the disk, or raises StorageRefused."""
+        with writing(self.path):
+            fsync(self.path)
 
 
 @contextlib.contextmanager
@@ -56,14 +119,20 @@ def partial_of(path: Path) -> Path:
 
 
 def finish_folder(partial: Path, path: Path) -> None:
-    """Gives a filled folder its name; everything in it is on the disk before."""
+    """Gives a filled folder its name; everything in it is on the disk before.
+
+    A folder that has the name is set aside until then: at every moment one of them is there.
+    """
     for file in partial.rglob("*"):
         fsync(file)
     fsync(partial)
+    aside = path.with_name(f".{path.name}{_ASIDE}")
     if path.exists():
-        remove_folder(path)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
     partial.rename(path)
     fsync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -73,13 +142,38 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def remove_partials(folder: Path) -> None:
-    """Clears away what killed writers left in a folder; nobody may be writing there."""
-    for leftover in folder.glob(".*partial*"):
+def remove_partials(folder: Path, of: str = "") -> None:
+    """Clears away what killed writers left in a folder, all or `of` one name; nobody may write.
+
+    A folder that `finish_folder` had set aside for a successor that never came is back.
+    """
+    for aside in folder.glob(f".{glob.escape(of)}*{_ASIDE}"):
+        name = aside.name.removeprefix(".").removesuffix(_ASIDE)
+        if (folder / name).exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(folder / name)
+    for leftover in folder.glob(f".{glob.escape(of)}*partial*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def user_cache(name: str) -> Path:
+    """A folder of ours for what can be made again; a temporary one where home cannot be written."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache_home / "gpt2dist" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a read-only or missing home, as in some containers
+        pass
+    folder = Path(tempfile.gettempdir()) / f"gpt2dist-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def fsync(path: Path) -> None:
@@ -88,6 +182,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of_record(record: Mapping[str, Any]) -> str:
+    """Of what a JSON record says, however it is spaced."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
@@ -102,14 +201,12 @@ def sha256_of(path: Path) -> str:
 def locked(path: Path, wait_seconds: float = 0.0, doing: str | None = None) -> Iterator[None]:
     """Hold the file `path` exclusively, so that two processes never write one folder.
 
-    On file systems without locks it does nothing. Raises RunFailure when someone else holds it:
-    another process is `doing`, by default training the run in that folder.
+    On file systems without locks it does nothing. Raises StorageRefused where there is no folder,
+    RunFailure when someone else holds it: another process is `doing`, by default training the run
+    in that folder.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         file = path.open("a")
-    except OSError as error:
-        raise RunFailure(f"cannot write {path}: {error.strerror}") from None
     with file:
         deadline = time.monotonic() + wait_seconds
         while True:

@@ -1,14 +1,23 @@
-"""Durations, counts, dollars and tables as people read them."""
+"""Durations, counts, dollars and tables as people read them, and what they must not read."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Collection, Sequence
+from urllib.parse import unquote
 
 COUNT = re.compile(
     r"([+-]?(?:\d[\d_]*|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:e[+-]?\d{1,6})?)([KMBT]?)", re.I
 )
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"Controls, line ends and halves of characters (bytes that are no UTF-8)."
+PASSWORD = re.compile(
+    r"://[^:/\s@]*:\S*@|https?://[^/\s]+@"
+    r"|[?&;][^=&;\s]*(?:pass|pwd|secret|token|credential|(?:api|access)_?key)[^=&;\s]*=",
+    re.I,
+)
+"In an address: `user:password@`, any `user@` of a web server (it may be a token), `?password=`."
 
 
 def human_duration(seconds: float) -> str:
@@ -61,6 +70,21 @@ def finite_number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def printable(text: str) -> str:
+    """One line that no terminal obeys: what UNPRINTABLE finds is spelled out, as in `\\x1b`."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def holds_password(text: str) -> bool:
+    return PASSWORD.search(unquote(text)) is not None
+
+
+def without_credentials(text: str) -> str:
+    """`text` with `user:password@` and query strings cut out of every URI in it."""
+    text = re.sub(r"(://)(?:[^/\s]*|[^:/\s]*:\S*)@", r"\1", text)
+    return re.sub(r"(\w://[^\s?]*)\?\S*", r"\1", text)
 
 
 def usd(dollars: float) -> str:

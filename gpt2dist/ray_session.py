@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,10 +26,17 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a deprecation warning
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",  # nobody scrapes them; the rows are ours
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # who leaves Ray does not want another
 }
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 _OWN_CLUSTER_ENVIRONMENT = {
     # One process less to start: a Ray of our own on one machine never announces a preemption.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Nobody else may reach it: whoever does may run programs. On any system, 0 has Ray take
+    # 127.0.0.1 for the machine's address; `node_ip_address` it turns into one of the network.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": LOOPBACK,
+    "NCCL_SOCKET_IFNAME": LOOPBACK,
 }
 LEAST_CPUS, CPUS_PER_GPU = 4, 2
 "With two in all, the data tasks beside the workers never got one; each rank has its own."
@@ -81,7 +89,7 @@ def usable_cores() -> int:
     """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return os.cpu_count() or 1  # noqa: TID251
 
 
 def quiet_context() -> DataContext:

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.disk import write_atomically
+from gpt2dist.disk import append_line, sha256_of_record, write_atomically
 from gpt2dist.errors import BadInput
 
 CONFIG_FILE = "config.yaml"
 ROWS_FILE = "metrics.jsonl"
 LEDGER_FILE = "ledger.json"
 EVENTS_FILE = "events.jsonl"
-"What rank 0 says beside its rows; the driver shows it."
+"What rank 0 says beside its rows, and Ray of its workers; the driver shows it."
 SAMPLES_FILE = "samples.txt"
 SUMMARY_FILE = "summary.json"
 CURVE_FILE = "curve.png"
@@ -31,7 +33,9 @@ MLFLOW_FILE = "mlflow.json"
 "Which MLflow run belongs to the folder."
 ERROR_FILE = "error.log"
 STOP_FILE, OUTCOME_FILE = ".stop", ".outcome.json"
-DRIVER_LOCK, RANK_LOCK = ".driver.lock", ".rank0.lock"
+GIVEN_UP = "the sweep: "
+"How the reason of a trial begins that its sweep gave up because others did better."
+DRIVER_LOCK, RANK_LOCK, LEDGER_LOCK = ".driver.lock", ".rank0.lock", ".ledger.lock"
 CHECKPOINTS, CHECKPOINT_STATE = "checkpoints", "state.json"
 
 SWEEPS = "sweeps"
@@ -57,15 +61,14 @@ class Tail:
     def lines(self) -> Iterator[dict[str, Any]]:
         """Records added since the last call; a line still being written waits for the next."""
         try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
+            with self._path.open("rb") as file:
+                status = self._path.stat()
+                if status.st_ino != self._inode or status.st_size < self._offset:
+                    self._inode, self._offset = status.st_ino, 0
+                file.seek(self._offset)
+                content = file.read()
+        except OSError:  # there is no file yet, or the disk is away for a while
             return
-        with file:
-            status = self._path.stat()
-            if status.st_ino != self._inode or status.st_size < self._offset:
-                self._inode, self._offset = status.st_ino, 0
-            file.seek(self._offset)
-            content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
@@ -95,26 +98,57 @@ def checkpoint_folders(run_dir: Path) -> list[Path]:
     return sorted((f for f in found if re.fullmatch(r"step-\d{8}", f.name)), reverse=True)
 
 
+def checkpoint_record(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json says; OSError or ValueError where it is not as written."""
+    record = json.loads((folder / CHECKPOINT_STATE).read_text())
+    if not isinstance(record, dict):
+        raise ValueError("it is not a record")
+    vouched = record.pop("sha256", None)  # early versions wrote none
+    known = set(record) == {"format", "state", "files"}
+    if not known or vouched not in (None, sha256_of_record(record)):
+        raise ValueError("it does not have its recorded sha256")
+    return record
+
+
 def step_of(folder: Path) -> int:
     """The optimizer step in a checkpoint folder's name."""
     return int(folder.name.removeprefix("step-"))
 
 
+def add_event(run_dir: Path, **event: Any) -> None:
+    """One line more in the run's events, with its Unix time; raises StorageRefused."""
+    append_line(run_dir / EVENTS_FILE, json.dumps({"time": time.time(), **event}))
+
+
 def write_error(run_dir: Path, error: BaseException) -> None:
-    """The whole trace of what broke a run, for whoever wants more than one line."""
-    (run_dir / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
+    """The whole trace of what broke a run, for whoever wants more than one line.
+
+    A disk that does not take it must not hide the error itself.
+    """
+    with suppress(OSError):
+        (run_dir / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
 
 
-def request_stop(run_dir: Path, signal_name: str) -> None:
-    """Ask the workers of a run to save and leave at the next step."""
-    write_atomically(run_dir / STOP_FILE, signal_name)
+def request_stop(run_dir: Path, reason: str) -> None:
+    """Ask the workers of a run to save and leave at the next step; raises StorageRefused."""
+    write_atomically(run_dir / STOP_FILE, reason, make_folder=False)
+
+
+def requested_stop(run_dir: Path) -> str | None:
+    """Why the workers of a run are asked to leave."""
+    try:
+        return (run_dir / STOP_FILE).read_text()
+    except OSError:
+        return None
 
 
 def write_outcome(run_dir: Path, **outcome: Any) -> None:
-    """How the workers ended, for the driver; a failure is not replaced by a later one."""
-    path = run_dir / OUTCOME_FILE
-    if not path.exists():
-        write_atomically(path, json.dumps(outcome))
+    """How the workers ended, for the driver; a failure is not replaced by a later one.
+
+    Raises StorageRefused.
+    """
+    if read_outcome(run_dir) is None:
+        write_atomically(run_dir / OUTCOME_FILE, json.dumps(outcome), make_folder=False)
 
 
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:

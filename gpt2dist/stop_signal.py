@@ -11,7 +11,7 @@ from typing import Any
 class StopOnSignal:
     """Calls `stop` with the name of the first SIGTERM or SIGINT that comes while it is entered."""
 
-    def __init__(self, stop: Callable[[str], None]) -> None:
+    def __init__(self, stop: Callable[[str], object]) -> None:
         self.received: int | None = None
         self._stop = stop
         self._previous: dict[int, Any] = {}
@@ -24,6 +24,11 @@ class StopOnSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    @property
+    def name(self) -> str | None:
+        """Of the signal that came."""
+        return signal.Signals(self.received).name if self.received is not None else None
 
     @property
     def exit_code(self) -> int:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
+from gpt2dist.config.schema import Step, Text
+from gpt2dist.config.typed import checked
 from gpt2dist.errors import BadInput
-from gpt2dist.human import parse_count
+
+Arguments: TypeAlias = "argparse.ArgumentParser | argparse._MutuallyExclusiveGroup"
+"What arguments are added to."
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 "What a verb adds its parser to."
@@ -21,37 +26,35 @@ def add_recipe(
     verb: argparse.ArgumentParser, recipes: str = "debug, gpt2-124m, ... or a .yaml file"
 ) -> None:
     """RECIPE and the overrides after it."""
-    verb.add_argument("recipe", metavar="RECIPE", help=recipes)
+    add_value(verb, "recipe", Text, metavar="RECIPE", help=recipes)
     verb.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys to change")
 
 
-def count(text: str) -> int:
-    """The type of options that count: `10B`, `300M`, `2.5k`, `1e9`."""
-    try:
-        return parse_count(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def add_value(verb: Arguments, name: str, hint: object, **words: Any) -> None:
+    """An argument of the type and within the bounds of `hint`, as the config's own keys are."""
+    said = name if name.startswith("-") else words["metavar"]
+    verb.add_argument(name, type=partial(checked, hint, said, "the command line"), **words)
 
 
 def add_runs_dir(
     verb: argparse.ArgumentParser, shown: str | None = "where runs lie (runs)"
 ) -> None:
     """--runs, the folder of all runs."""
-    verb.add_argument("--runs", dest="runs_dir", default="runs", metavar="DIR", help=shown)
+    add_value(verb, "--runs", Text, dest="runs_dir", default="runs", metavar="DIR", help=shown)
 
 
 def add_many_runs(verb: argparse.ArgumentParser) -> None:
     """Any number of runs, all of them by default."""
-    verb.add_argument("runs", nargs="*", metavar="RUN", help="folders or names; none: all")
+    add_value(verb, "runs", Text, nargs="*", metavar="RUN", help="folders or names; none: all")
     add_runs_dir(verb)
     verb.add_argument("--force", action="store_true", help="even where the runs do not compare")
 
 
 def add_checkpoint(verb: argparse.ArgumentParser) -> None:
     """One run and which of its checkpoints."""
-    verb.add_argument("run_folder", metavar="RUN", help="folder of a run, or its name")
+    add_value(verb, "run_folder", Text, metavar="RUN", help="folder of a run, or its name")
     add_runs_dir(verb)
-    verb.add_argument("--step", type=int, metavar="N", help="checkpoint of step N")
+    add_value(verb, "--step", Step, metavar="N", help="checkpoint of step N")
     verb.add_argument("--best", action="store_true", help="checkpoint of the lowest loss")
 
 
@@ -77,5 +80,9 @@ def split_on(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def say(text: str) -> None:
-    """A line on stdout, at once."""
-    print(text, flush=True)
+    """A line on stdout, at once; where that is a file on a full disk, later or never."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, add_many_runs, request, say
+from gpt2dist.cli.arguments import Verbs, add_many_runs, add_value, request, say
+from gpt2dist.config.schema import Positive, Text
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -15,15 +16,15 @@ def add_parser(verbs: Verbs) -> None:
         description="Compare runs: a table, the frontier, and a page that works offline.",
     )
     add_many_runs(verb)
-    verb.add_argument("--experiment", metavar="NAME", help="read an MLflow experiment instead")
-    verb.add_argument("--sweep", metavar="NAME", help="all trials of a sweep")
+    add_value(verb, "--experiment", Text, metavar="NAME", help="read an MLflow experiment instead")
+    add_value(verb, "--sweep", Text, metavar="NAME", help="all trials of a sweep")
     verb.add_argument(
         "--x", dest="axis", choices=("usd", "hours", "tokens", "flops"), default="usd"
     )
-    verb.add_argument("--loss", type=float, metavar="L", help="say what reaching L took")
-    verb.add_argument("--html", metavar="FILE", help="write the page")
-    verb.add_argument("--png", metavar="FILE", help="write the picture")
-    verb.add_argument("--csv", metavar="FILE", help="write the table")
+    add_value(verb, "--loss", Positive, metavar="L", help="say what reaching L took")
+    add_value(verb, "--html", Text, metavar="FILE", help="write the page")
+    add_value(verb, "--png", Text, metavar="FILE", help="write the picture")
+    add_value(verb, "--csv", Text, metavar="FILE", help="write the table")
     verb.add_argument("--json", action="store_true", help="print everything as JSON")
     verb.set_defaults(run=run)
 

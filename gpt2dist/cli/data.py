@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, count, say
+from gpt2dist.cli.arguments import Verbs, add_value, request, say
+from gpt2dist.config.schema import Count, DataConfig, ShareBelowOne, Text
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -17,37 +18,27 @@ def add_parser(verbs: Verbs) -> None:
         description="Sources: stdlib; paths or globs of .txt .md .jsonl .parquet .csv (also .gz "
         ".zst, s3:// and gs://); hf:OWNER/NAME[:CONFIG].",
     )
-    prepare.add_argument("source", metavar="SOURCE")
-    prepare.add_argument("--out", required=True, metavar="DIR", help="folder for the shards")
+    add_value(prepare, "source", Text, metavar="SOURCE")
+    add_value(prepare, "--out", Text, required=True, metavar="DIR", help="folder for the shards")
     prepare.add_argument("--tokenizer", choices=("gpt2", "bytes"), default="gpt2")
-    prepare.add_argument("--val-fraction", type=float, default=0.005, metavar="SHARE")
-    prepare.add_argument("--text-field", default="text", metavar="COLUMN")
-    prepare.add_argument("--max-documents", type=count, metavar="N")
+    add_value(prepare, "--val-fraction", ShareBelowOne, default=0.005, metavar="SHARE")
+    add_value(prepare, "--text-field", Text, default="text", metavar="COLUMN")
+    add_value(prepare, "--max-documents", Count, metavar="N")
     prepare.add_argument("--local", action="store_true", help="in this process, without Ray")
     prepare.set_defaults(run=run_prepare)
     show = data_verbs.add_parser("show", help="describe a folder of shards")
-    show.add_argument("folder", metavar="DIR")
+    add_value(show, "folder", Text, metavar="DIR")
     show.add_argument("--verify", action="store_true", help="also recompute every sha256")
     show.set_defaults(run=run_show)
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Tokenise a source, with progress, and describe what came of it."""
-    from dataclasses import fields
-
-    from gpt2dist.config.schema import DataConfig
-    from gpt2dist.config.typed import typed_value
     from gpt2dist.data.prepare.pipeline import prepare
     from gpt2dist.data.prepare.progress import aloud
     from gpt2dist.data.show import describe_dataset
 
-    words = {field.name: getattr(arguments, field.name) for field in fields(DataConfig)}
-    data = DataConfig(
-        **{
-            key: typed_value(f"data.{key}", value, f"--{key.replace('_', '-')} {value}")
-            for key, value in words.items()
-        }
-    )
+    data = request(DataConfig, arguments)
     dataset = prepare(data, arguments.out, local=arguments.local, progress=aloud(say))
     print(describe_dataset(dataset))
     return 0
@@ -55,8 +46,9 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Describe a folder of shards; with --verify also recompute its sums."""
-    from gpt2dist.data.shards import load_dataset_folder, verify
+    from gpt2dist.data.shards import load_dataset_folder
     from gpt2dist.data.show import describe_dataset
+    from gpt2dist.data.verify import verify
 
     dataset = load_dataset_folder(arguments.folder)
     print(describe_dataset(dataset))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, add_checkpoint, add_device, count
+from gpt2dist.cli.arguments import Verbs, add_checkpoint, add_device, add_value
+from gpt2dist.config.schema import Text, Tokens
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -12,8 +13,8 @@ def add_parser(verbs: Verbs) -> None:
     verb = verbs.add_parser("eval", help="validation loss of a run's checkpoint")
     add_checkpoint(verb)
     add_device(verb)
-    verb.add_argument("--tokens", type=count, metavar="N", help="default: the run's eval.tokens")
-    verb.add_argument("--data", metavar="DIR", help="folder of shards (default: the run's)")
+    add_value(verb, "--tokens", Tokens, metavar="N", help="default: the run's eval.tokens")
+    add_value(verb, "--data", Text, metavar="DIR", help="folder of shards (default: the run's)")
     verb.set_defaults(run=run)
 
 

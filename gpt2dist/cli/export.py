@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gpt2dist.cli.arguments import Verbs, add_checkpoint
+from gpt2dist.cli.arguments import Verbs, add_checkpoint, add_value
+from gpt2dist.config.schema import Text
 
 
 def add_parser(verbs: Verbs) -> None:
     """`export RUN --out DIR`."""
     verb = verbs.add_parser("export", help="write a run's model as a Hugging Face GPT-2 folder")
     add_checkpoint(verb)
-    verb.add_argument("--out", required=True, metavar="DIR")
+    add_value(verb, "--out", Text, required=True, metavar="DIR")
     verb.set_defaults(run=run)
 
 

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_runs_dir, request, say, split_on
+from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_runs_dir, add_value, request, say, split_on
+from gpt2dist.config.schema import Hours, Text, Usd
 from gpt2dist.errors import BadInput
 
 
@@ -19,14 +20,23 @@ def add_parser(verbs: Verbs) -> None:
         "sky/a100_124m.yaml through SkyPilot: the priced plan is shown and asked about first. "
         "`launch status`, `launch logs NAME` and `launch stop NAME` look after what was launched.",
     )
-    verb.add_argument("target", metavar="RECIPE|FILE|status|logs|stop")
+    add_value(verb, "target", Text, metavar="RECIPE|FILE|status|logs|stop")
     verb.add_argument("overrides", nargs="*", metavar="on=... a.b=value", help="or the NAME")
-    verb.add_argument("--usd", type=float, metavar="X", help="hard limit in dollars")
+    add_value(verb, "--usd", Usd, metavar="X", help="hard limit in dollars")
+    add_value(
+        verb,
+        "--hours",
+        Hours,
+        metavar="H",
+        help="the longest that machines are paid for (1.5 x the plan's upper end)",
+    )
     verb.add_argument("--spot", action="store_true", help="spot machines; needs --bucket")
-    verb.add_argument("--provider", metavar="P", help=PROVIDERS)
-    verb.add_argument("--bucket", metavar="URL", help="where runs are kept: s3://... or gs://...")
-    verb.add_argument("--data", metavar="URL", help="prepared shards: s3://... or gs://...")
-    verb.add_argument("--name", help="name of the launch (default: from recipe and GPU)")
+    add_value(verb, "--provider", Text, metavar="P", help=PROVIDERS)
+    add_value(
+        verb, "--bucket", Text, metavar="URL", help="where runs are kept: s3://... or gs://..."
+    )
+    add_value(verb, "--data", Text, metavar="URL", help="prepared shards: s3://... or gs://...")
+    add_value(verb, "--name", Text, help="name of the launch (default: from recipe and GPU)")
     add_runs_dir(verb, "where records lie (runs)")
     verb.add_argument("--dry-run", action="store_true", help="show plan and task, rent nothing")
     verb.add_argument("--yes", action="store_true", help="do not ask")

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gpt2dist import __version__
 from gpt2dist.cli import (
@@ -25,6 +26,7 @@ from gpt2dist.cli import (
 )
 from gpt2dist.cli import eval as evaluate
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.human import printable, without_credentials
 
 VERBS = (
     config, plan, launch, data, train, tune, compare, fit, evaluate, sample, export, track, ui,
@@ -43,9 +45,16 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see `{self.prog} --help`")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line, without importing what the commands need."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="gpt2dist",
         description="Train GPT-2 (124M to 1.5B) on your own or rented GPUs; every dollar recorded.",
         epilog=EPILOG,
@@ -59,26 +68,38 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 failure, 2 bad input, 130/143 interrupted."""
+    """Run one command; its exit code: 0, 1 failure, 2 bad input, 75, 130 or 143 interrupted."""
     started_at = time.time()
-    arguments = parse(argv)
-    arguments.started_at = started_at
     try:
+        arguments = parse(argv)
+        arguments.started_at = started_at
         return arguments.run(arguments)
     except (BadInput, RunFailure) as error:
-        print(f"gpt2dist: {error}", file=sys.stderr)
+        print(f"gpt2dist: {printable(without_credentials(str(error)))}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("gpt2dist: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BaseException as error:
+        if not _is_ctrl_c(error):
+            raise
+        print("gpt2dist: interrupted", file=sys.stderr)
+        return 130
+
+
+def _is_ctrl_c(error: BaseException | None) -> bool:
+    """Also one that came amid an import, where Python 3.11 makes a RuntimeError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """argparse loses `a.b=value` words that follow an option; they are overrides all the same."""
     top = parser()
+    for word in sys.argv[1:] if argv is None else argv:
+        if word.startswith("--") and word.endswith("=--"):  # argparse hands on an empty list
+            top.error(f"argument {word[:-3]}: expected one argument")
     arguments, rest = top.parse_known_args(argv)
     if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") for word in rest):
         arguments.overrides = [*arguments.overrides, *rest]
@@ -89,7 +110,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def entry() -> None:
     """The installed `gpt2dist` command."""
-    sys.exit(main())
+    code = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: Python would try again at its exit, and call that code 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, count, request, split_on
+from gpt2dist.cli.arguments import PROVIDERS, Verbs, add_recipe, add_value, request, split_on
+from gpt2dist.config.schema import Count, Hours, Positive, Text, Tokens, Usd
 from gpt2dist.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,20 +34,24 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_recipe(verb, "debug, gpt2-124m, ..., a .yaml file, or all")
     goal = verb.add_mutually_exclusive_group()
-    goal.add_argument("--tokens", type=count, metavar="N", help="train this many tokens")
-    goal.add_argument("--usd", type=float, metavar="X", help="the longest run for these dollars")
-    goal.add_argument("--hours", type=float, metavar="H", help="the longest run in these hours")
-    goal.add_argument("--loss", type=float, metavar="L", help="the run that reaches this loss")
-    goal.add_argument(
-        "--flops", type=float, metavar="C", help="the run of this compute, 6 x parameters x tokens"
+    add_value(goal, "--tokens", Tokens, metavar="N", help="train this many tokens")
+    add_value(goal, "--usd", Usd, metavar="X", help="the longest run for these dollars")
+    add_value(goal, "--hours", Hours, metavar="H", help="the longest run in these hours")
+    add_value(goal, "--loss", Positive, metavar="L", help="the run that reaches this loss")
+    add_value(
+        goal,
+        "--flops",
+        Positive,
+        metavar="C",
+        help="the run of this compute, 6 x parameters x tokens",
     )
-    goal.add_argument("--epochs", type=float, metavar="E", help="see the whole text E times")
-    verb.add_argument(
-        "--dataset-tokens", type=count, metavar="N", help="different tokens that the text holds"
+    add_value(goal, "--epochs", Positive, metavar="E", help="see the whole text E times")
+    add_value(
+        verb, "--dataset-tokens", Tokens, metavar="N", help="different tokens that the text holds"
     )
     verb.add_argument("--spot", action="store_true", help="spot machines only")
-    verb.add_argument("--provider", metavar="P", help=PROVIDERS)
-    verb.add_argument("--rows", type=int, default=15, metavar="N", help="of a table (15)")
+    add_value(verb, "--provider", Text, metavar="P", help=PROVIDERS)
+    add_value(verb, "--rows", Count, default=15, metavar="N", help="of a table (15)")
     verb.add_argument("--json", action="store_true", help="plans as JSON")
     verb.add_argument(
         "--probe", action="store_true", help="measure 20 real steps on this machine instead"
@@ -65,8 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     recipes = SIZES if arguments.recipe == "all" else (arguments.recipe,)
     configs = [resolve(recipe, overrides) for recipe in recipes]
     goal = request(Goal, arguments)
-    if arguments.rows < 1:
-        raise BadInput(f"--rows {arguments.rows} must be at least 1")
     basis = Basis(
         goal,
         dataset_tokens=arguments.dataset_tokens or _prepared_tokens(configs[0]),

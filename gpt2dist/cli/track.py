@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from gpt2dist.cli.arguments import Verbs, add_runs_dir
+from gpt2dist.cli.arguments import Verbs, add_runs_dir, add_value
+from gpt2dist.config.schema import Text
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -13,7 +14,7 @@ def add_parser(verbs: Verbs) -> None:
     track = verbs.add_parser("track", help="MLflow records of a run")
     track_verbs = track.add_subparsers(dest="track_verb", metavar="COMMAND", required=True)
     sync = track_verbs.add_parser("sync", help="bring MLflow up to date from the run's rows")
-    sync.add_argument("run_folder", metavar="RUN")
+    add_value(sync, "run_folder", Text, metavar="RUN")
     add_runs_dir(sync, None)
     sync.set_defaults(run=run)
 

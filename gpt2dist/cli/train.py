@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, add_recipe, say
+from gpt2dist.cli.arguments import Verbs, add_recipe, add_value, say
+from gpt2dist.config.schema import Text
 from gpt2dist.run_files import require_name
 
 
@@ -16,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
         description="Train a recipe or a YAML file. Interrupt with Ctrl-C: it saves and leaves.",
     )
     add_recipe(verb)
-    verb.add_argument("--name", help="name of the run's folder (default: recipe and identity)")
+    add_value(verb, "--name", Text, help="name of the run's folder (default: recipe and identity)")
     verb.add_argument("--fresh", action="store_true", help="set an existing run aside, start anew")
     verb.add_argument(
         "--local", action="store_true", help="one device in this process, without Ray and MLflow"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gpt2dist.cli.arguments import Verbs, request, say
+from gpt2dist.cli.arguments import Verbs, add_value, request, say
+from gpt2dist.config.schema import Text, Usd
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -15,9 +16,9 @@ def add_parser(verbs: Verbs) -> None:
         description="Run a sweep file such as tune/debug.yaml with Ray Tune. It says what all "
         "trials will cost, refuses what the budget cannot hold, and goes on with --resume.",
     )
-    verb.add_argument("file", metavar="FILE", help="tune/....yaml")
+    add_value(verb, "file", Text, metavar="FILE", help="tune/....yaml")
     verb.add_argument("overrides", nargs="*", metavar="a.b=value", help="config keys of all trials")
-    verb.add_argument("--usd", type=float, metavar="X", help="hard limit of the whole sweep")
+    add_value(verb, "--usd", Usd, metavar="X", help="hard limit of the whole sweep")
     verb.add_argument("--dry-run", action="store_true", help="trials and price; start nothing")
     again = verb.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue an interrupted sweep")

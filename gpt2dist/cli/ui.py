@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Annotated
 
-from gpt2dist.cli.arguments import Verbs, add_runs_dir
+from gpt2dist.cli.arguments import Verbs, add_runs_dir, add_value
+from gpt2dist.config.bounds import at_least
 from gpt2dist.errors import BadInput
+
+PORT = Annotated[int, at_least(1, most=65_535, why="TCP has no more")]
 
 
 def add_parser(verbs: Verbs) -> None:
     """`ui`."""
     verb = verbs.add_parser("ui", help="open MLflow on the local runs")
     add_runs_dir(verb, None)
-    verb.add_argument("--port", type=int, default=5000)
+    add_value(verb, "--port", PORT, default=5000)
     verb.set_defaults(run=run)
 
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2dist.compare.read.run_folders import named_runs, read_run, runs_in
-from gpt2dist.compare.stats.scaling import CONSTANTS, ScalingFit, fit_scaling, observations_of
+from gpt2dist.compare.stats.scaling import (
+    CONSTANTS,
+    RUNS_FOR_INTERVALS,
+    ScalingFit,
+    fit_scaling,
+    observations_of,
+)
 from gpt2dist.human import human_count
 from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, save_own_fit
 from gpt2dist.plan.loss.predict import compute_optimal
@@ -36,7 +42,7 @@ def fit(request: FitRequest, say: Callable[[str], None]) -> int:
     if passed_over:
         say(f"{passed_over} settings left out: another of the same size and length did better")
     found = fit_scaling(seen, force=request.force)
-    for line in _describe(found, runs[0].text.source):
+    for line in describe_fit(found, runs[0].text.source):
         say(line)
     path = runs_dir / OWN_FIT_FILE
     save_own_fit(path, found.own)
@@ -44,7 +50,8 @@ def fit(request: FitRequest, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _describe(found: ScalingFit, source: str) -> list[str]:
+def describe_fit(found: ScalingFit, source: str) -> list[str]:
+    """The law, its intervals and what they are worth, line by line."""
     own = found.own
     lines = [
         f"loss = {own.E:.3f} + {own.A:.4g} / N^{own.alpha:.3f} + {own.B:.4g} / D^{own.beta:.3f}"
@@ -55,6 +62,11 @@ def _describe(found: ScalingFit, source: str) -> list[str]:
         low, high = found.intervals[name]
         value = getattr(own, name)
         lines.append(f"  {name:<5}  {value:>10.4g}   95 % interval {low:.4g} to {high:.4g}")
+    if own.runs < RUNS_FOR_INTERVALS:
+        lines.append(
+            f"  approximate: {own.runs} settings are few for five constants; train "
+            f"{RUNS_FOR_INTERVALS} or more to rely on the intervals"
+        )
     for flops in (1e18, 1e19, 1e20):
         params, tokens = compute_optimal(flops, source, own_fit=own)
         best = f"{human_count(params)} parameters, {human_count(tokens)} tokens"

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, get_type_hints
 
+from gpt2dist.human import UNPRINTABLE, holds_password, printable, without_credentials
+
+LONGEST_SHOWN = 80
+"Characters of a value in an error."
+
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
@@ -30,11 +35,38 @@ class Bound:
         return self.says  # NaN ends here
 
 
-class NotEmpty:
-    """A text that must say something."""
+@dataclasses.dataclass(frozen=True)
+class AnyText:
+    """Many lines, one or none, as long as a file can hold them."""
 
     def problem(self, value: str) -> str | None:
-        return None if value.strip() else "must not be empty"
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "is not UTF-8 text"
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class OneLine:
+    """A name, a path or an address: written to files that others read, so without a password."""
+
+    instead: str = "the environment"
+    "Where a password is to be given."
+
+    def problem(self, value: str) -> str | None:
+        if not value.strip():
+            return "must not be empty"
+        if UNPRINTABLE.search(value):
+            return "must be one line of UTF-8 text, without control characters"
+        if len(value.encode()) >= 4096 or max(len(s.encode()) for s in value.split("/")) > 255:
+            return "is too long: names of files have at most 255 bytes, paths 4,095"
+        if holds_password(value):
+            return f"holds a password, which would be written beside the run: use {self.instead}"
+        return None
+
+
+TextRule = AnyText | OneLine
 
 
 def at_least(low: int, *, most: float, why: str) -> Bound:
@@ -72,15 +104,16 @@ def value_problems(hint: Any, value: Any, path: str) -> Iterator[str]:
             yield f"{path}={shown(value)} {problem}"
 
 
-def bounds_of(hint: Any) -> list[Bound | NotEmpty]:
+def bounds_of(hint: Any) -> list[Bound | TextRule]:
     """The bounds that a type is annotated with, also inside `... | None`."""
     inner = [bound for part in getattr(hint, "__args__", ()) for bound in bounds_of(part)]
-    own = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, (Bound, NotEmpty))]
+    own = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Bound | TextRule)]
     return own + inner
 
 
 def shown(value: Any) -> str:
-    """A number as it was written, but never hundreds of digits."""
-    return (
-        f"{Decimal(value):.3g}" if isinstance(value, int) and abs(value) >= 10**20 else str(value)
-    )
+    """A value as it was written, but no password, no control character, no hundreds of digits."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"{Decimal(value):.3g}"
+    text = printable(without_credentials(str(value)))
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

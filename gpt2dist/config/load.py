@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from gpt2dist.config.bounds import shown
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.config.typed import base_type, build, key_paths, key_type, typed_value, unknown_key
 from gpt2dist.config.validate import check
 from gpt2dist.errors import BadInput
+from gpt2dist.human import holds_password, without_credentials
 
 Tree = dict[str, Any]
 
@@ -27,6 +29,9 @@ ALIASES = {
     "gpt2-xl": "gpt2-1558m", "gpt2-1.5b": "gpt2-1558m", "gpt2-1542m": "gpt2-1558m",
 }  # fmt: skip
 "The sizes as people and papers call them; `gpt2-` and capitals are optional."
+
+NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"What PyYAML raises, also for `!!bool maybe`, `!!timestamp x` and a thousand brackets."
 
 
 def recipe_names() -> list[str]:
@@ -44,7 +49,8 @@ def recipe_name(written: str) -> str:
     near = difflib.get_close_matches(written.lower(), [*names, *ALIASES], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise BadInput(
-        f"unknown recipe {written!r}; {hint}recipes: {', '.join(names)}; or give a .yaml file"
+        f"unknown recipe {shown(repr(written))}; {hint}recipes: {', '.join(names)}; or give a "
+        ".yaml file"
     )
 
 
@@ -90,9 +96,21 @@ def to_tree(config: Config) -> Tree:
     return dataclasses.asdict(config)
 
 
+def masked(tree: Tree) -> Tree:
+    """Without the passwords that runs of versions before this one were given in addresses."""
+    return {
+        key: masked(value)
+        if isinstance(value, dict)
+        else without_credentials(value)
+        if isinstance(value, str) and holds_password(value)
+        else value
+        for key, value in tree.items()
+    }
+
+
 def dump(config: Config) -> str:
     """The config as YAML that `resolve` reads back to an equal one."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False)
+    return yaml.safe_dump(masked(to_tree(config)), sort_keys=False)
 
 
 def load_dumped(path: Path) -> Config:
@@ -149,7 +167,7 @@ def read_yaml(path: Path) -> Tree:
         raise BadInput(f"no such config file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read config file {path}: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except NOT_YAML as error:
         line = " ".join(str(error).split())
         raise BadInput(f"{path} is not valid YAML: {line}") from None
     if tree is None:
@@ -193,12 +211,12 @@ def _merge(tree: Tree, other: Mapping[str, Any]) -> None:
 def _set_path(tree: Tree, override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise BadInput(f"cannot read override {override!r}; write section.key=value")
+        raise BadInput(f"cannot read override {shown(repr(override))}; write section.key=value")
     if path not in key_paths():
         raise unknown_key(path, key_paths(), "the command line")
     section, _, key = path.partition(".")
     if not isinstance(tree.setdefault(section, {}), dict):
-        raise BadInput(f"config key {section} must hold keys, not {tree[section]!r}")
+        raise BadInput(f"config key {section} must hold keys, not {shown(repr(tree[section]))}")
     tree[section][key] = typed_value(path, _read_value(path, text), "the command line")
 
 
@@ -206,7 +224,7 @@ def _read_value(path: str, text: str) -> Any:
     """The YAML value of a word; what a text key gets stays as it was written, but for quotes."""
     try:
         value = yaml.load(text, Loader=_Loader) if text else ""
-    except (yaml.YAMLError, ValueError):
+    except NOT_YAML:
         return text
     kind, optional = base_type(key_type(path))
     if kind is str and not isinstance(value, str) and not (optional and value is None):

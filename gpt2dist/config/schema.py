@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from gpt2dist.config.bounds import NotEmpty, at_least, not_negative, positive, share
+from gpt2dist.config.bounds import AnyText, OneLine, at_least, not_negative, positive, share
 
 MOST_STEPS = 99_999_999
 GPT3 = "GPT-3 (arXiv:2005.14165) has"
@@ -18,12 +18,24 @@ LLAMA3 = "Llama 3 (arXiv:2407.21783) learned from 1.5e13"
 FP32 = "fp32 ends at 3.4e38"
 Steps = Annotated[int, at_least(1, most=MOST_STEPS, why="checkpoints have eight digits for it")]
 Count = Annotated[int, at_least(1, most=2**53, why="larger whole numbers are not exact in JSON")]
+Step = Annotated[int, not_negative(most=MOST_STEPS, why="no run is longer")]
+Seed = Annotated[int, not_negative(most=2**32 - 1, why="each step makes 64 bits of it")]
 Tokens = Annotated[int, at_least(1, most=1e15, why=LLAMA3)]
 Positive = Annotated[float, positive(most=1e38, why=FP32)]
+Usd = Annotated[float, positive(most=1e12, why="a trillion dollars")]
+Hours = Annotated[float, positive(most=1e6, why="more than a century")]
 NotNegative = Annotated[float, not_negative(most=1e38, why=FP32)]
 Share = Annotated[float, share()]
 ShareBelowOne = Annotated[float, share(below_one=True)]
-Text = Annotated[str, NotEmpty()]
+Text = Annotated[str, OneLine()]
+Prose = Annotated[str, AnyText()]
+TrackingUri = Annotated[
+    str,
+    OneLine(
+        "$MLFLOW_TRACKING_URI for the whole address, or $MLFLOW_TRACKING_USERNAME and "
+        "$MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials"
+    ),
+]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -59,7 +71,7 @@ class OptimConfig:
     final_lr_fraction: Share = 0.1
     "The rate at the last step, as a share of peak_lr."
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    warmup_steps: Annotated[int, not_negative(most=MOST_STEPS, why="no run is longer")] = 700
+    warmup_steps: Step = 700
     decay_fraction: Share = 0.2
     "Share of all steps that wsd spends falling; the other schedules ignore it."
     beta1: ShareBelowOne = 0.9
@@ -77,7 +89,7 @@ class TrainConfig:
     "Length of the run; rounded up to whole steps."
     batch_tokens: Annotated[int, at_least(1, most=2**30, why=f"{GPT3} 3.2 million")] = 524_288
     "Tokens per optimizer step, whatever the hardware."
-    seed: Annotated[int, not_negative(most=2**32 - 1, why="each step makes 64 bits of it")] = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -98,10 +110,12 @@ class ClusterConfig:
     "torch.compile; None: on for CUDA, off for CPU."
     max_restarts: Annotated[int, not_negative(most=10_000, why="each takes a minute or more")] = 3
     "How often lost workers are replaced before the run gives up."
+    join_minutes: Annotated[float, positive(most=10_080, why="a week")] = 10.0
+    "How long a run waits for machines for its workers, each time; then it ends with exit code 75."
     usd_per_hour: Annotated[float, not_negative(most=1e6, why="8 H100 cost 10 to 100")] | None = (
         None
     )
-    "Price of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else own_usd_per_hour, else 0."
+    "Of one worker machine; None: $GPT2DIST_USD_PER_HOUR, else own_usd_per_hour, else unknown."
     watts: Annotated[float, not_negative(most=1e6, why="72 B200 draw 1.2e5")] | None = None
     "Draw of one own machine under load."
     usd_per_kwh: Annotated[float, not_negative(most=100, why="homes pay 0.05 to 0.5")] | None = None
@@ -137,6 +151,8 @@ class CheckpointConfig:
     every_minutes: Annotated[float, positive(most=525_600, why="a year")] | None = 20.0
     keep_last: Steps = 2
     keep_best: bool = True
+    storage_patience_minutes: Annotated[float, not_negative(most=1_440, why="a day")] = 10.0
+    "How long training goes on while the run's folder cannot be written; 0 ends it at once."
 
 
 @dataclass(frozen=True)
@@ -145,7 +161,7 @@ class EvalConfig:
     tokens: Tokens = 10_485_760
     "Validation tokens per evaluation, from the front of the validation split."
     sample_every_steps: Steps | None = 1000
-    sample_prompt: str = "\n"
+    sample_prompt: Prose = "\n"
     sample_tokens: Count = 64
 
 
@@ -153,8 +169,8 @@ class EvalConfig:
 class BudgetConfig:
     """Hard limits: the run saves and stops before it would pass one."""
 
-    usd: Annotated[float, positive(most=1e12, why="a trillion dollars")] | None = None
-    hours: Annotated[float, positive(most=1e6, why="more than a century")] | None = None
+    usd: Usd | None = None
+    hours: Hours | None = None
     tokens: Tokens | None = None
 
 
@@ -164,7 +180,7 @@ class TrackConfig:
     "Optimizer steps per row."
     mlflow: bool = True
     experiment: Text = "gpt2dist"
-    uri: Text | None = None
+    uri: TrackingUri | None = None
     "None: $MLFLOW_TRACKING_URI, else sqlite beside the runs."
 
 

@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gpt2dist.config.bounds import value_problems
+from gpt2dist.config.bounds import shown, value_problems
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
 from gpt2dist.human import parse_count
@@ -20,7 +20,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 def build(kind: Any, tree: Any, prefix: str, where: str) -> Any:
     """The dataclass `kind` of a tree; BadInput for unknown keys and wrong types."""
     if not isinstance(tree, Mapping):
-        raise BadInput(f"{prefix.rstrip('.')} must hold keys, not {tree!r} (in {where})")
+        raise BadInput(f"{prefix.rstrip('.')} must hold keys, not {shown(repr(tree))} (in {where})")
     hints = _hints(kind)
     values = {}
     for key, value in tree.items():
@@ -36,7 +36,11 @@ def build(kind: Any, tree: Any, prefix: str, where: str) -> Any:
 
 def typed_value(path: str, value: Any, where: str) -> Any:
     """The value of one config key, its type and bounds checked."""
-    hint = key_type(path)
+    return checked(key_type(path), path, where, value)
+
+
+def checked(hint: Any, path: str, where: str, value: Any) -> Any:
+    """`value` as the type `hint`, within its bounds; `path` and `where` name it in errors."""
     found = convert(hint, value, path, where)
     if found is not None:
         for problem in value_problems(hint, found, path):
@@ -66,7 +70,7 @@ def unknown_key(path: str, known: Sequence[str], where: str, cutoff: float = 0.5
     near = [name for name in known if name.endswith(f".{path}")]
     near = near or difflib.get_close_matches(path, known, n=1, cutoff=cutoff)
     hint = f"; did you mean {near[0]}?" if near else "; see `gpt2dist config debug` for all keys"
-    return BadInput(f"unknown config key {path}{hint} (in {where})")
+    return BadInput(f"unknown config key {shown(path)}{hint} (in {where})")
 
 
 def convert(hint: Any, value: Any, path: str, where: str) -> Any:
@@ -77,8 +81,10 @@ def convert(hint: Any, value: Any, path: str, where: str) -> Any:
     if get_origin(kind) is Literal:
         options = get_args(kind)
         if value in options and not isinstance(value, bool):
-            return value
-        raise BadInput(f"{path}={value} is none of {', '.join(map(str, options))} (in {where})")
+            return options[options.index(value)]
+        raise BadInput(
+            f"{path}={shown(value)} is none of {', '.join(map(str, options))} (in {where})"
+        )
     found = whole_number(value) if kind is int else number(value) if kind is float else None
     if found is not None:
         return found
@@ -86,7 +92,7 @@ def convert(hint: Any, value: Any, path: str, where: str) -> Any:
         return value
     if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    raise BadInput(f"{path}={value!r} is not {NAMES[kind]} (in {where})")
+    raise BadInput(f"{path}={shown(repr(value))} is not {NAMES[kind]} (in {where})")
 
 
 def base_type(hint: Any) -> tuple[Any, bool]:

@@ -6,7 +6,6 @@ The manifest is written last, so a folder with one is complete.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.disk import write_atomically
+from gpt2dist.config.validate import VOCAB_OF_TOKENIZER
+from gpt2dist.disk import sha256_of_record, write_atomically
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import MANIFEST
 
@@ -70,6 +70,12 @@ class Dataset:
         totals = self.totals["val"]
         return totals.tokens / totals.text_bytes if totals.text_bytes else None
 
+    @property
+    def val_share(self) -> float:
+        """Share of all tokens that are in the validation split."""
+        train, val = self.totals["train"].tokens, self.totals["val"].tokens
+        return val / (train + val) if train + val else 0.0
+
     def split(self, name: Split) -> tuple[Shard, ...]:
         """Shards of one split, in order."""
         return tuple(shard for shard in self.shards if shard.split == name)
@@ -96,23 +102,30 @@ def load_dataset_folder(path: str | Path) -> Dataset:
             "`gpt2dist data prepare` makes one"
         ) from None
     except ValueError:
-        raise BadInput(f"{folder / MANIFEST} is not JSON; prepare the dataset again") from None
+        raise damaged(folder / MANIFEST, "is not JSON") from None
     dataset = _from_tree(tree, folder)
     for shard in dataset.shards:
-        _check_size(folder, shard)
+        check_size(folder, shard)
     return dataset
 
 
-def verify(dataset: Dataset) -> None:
-    """Reads every shard; BadInput names one whose sha256 or token range is wrong."""
-    for shard in dataset.shards:
-        path = Path(dataset.path) / shard.file
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != shard.sha256:
-            raise BadInput(f"{path} does not have the sha256 of its manifest; prepare it again")
-        highest = int(np.frombuffer(content, TOKEN).max())
-        if highest >= dataset.vocab:
-            raise BadInput(f"{path} holds token {highest}, beyond vocab={dataset.vocab}")
+def damaged(path: Path, what: str) -> BadInput:
+    """The refusal of a file of a dataset: what is wrong with it, and what to do."""
+    return BadInput(
+        f"{path} {what}; restore it, or remove {path.parent} and prepare the dataset again"
+    )
+
+
+def check_size(folder: Path, shard: Shard) -> None:
+    """BadInput where a shard is missing or has another size than its manifest says."""
+    path = folder / shard.file
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise damaged(path, "is missing") from None
+    expected = shard.tokens * TOKEN.itemsize
+    if found != expected or not expected:
+        raise damaged(path, f"has {found:,} bytes, its manifest says {expected:,}")
 
 
 def require(dataset: Dataset, data: DataConfig) -> None:
@@ -132,6 +145,9 @@ def require(dataset: Dataset, data: DataConfig) -> None:
                 f"{dataset.path} was prepared with data.{key}={made}, but the config says "
                 f"data.{key}={wanted}; set data.{key}={made} or prepare another folder"
             )
+    if dataset.vocab != VOCAB_OF_TOKENIZER[dataset.tokenizer]:
+        said = f"says vocab={dataset.vocab}, {dataset.tokenizer} has another"
+        raise damaged(Path(dataset.path) / MANIFEST, said)
 
 
 def is_dataset_folder(path: str | Path) -> bool:
@@ -144,7 +160,7 @@ def write_manifest(dataset: Dataset) -> None:
     """Writes the manifest, which makes the folder complete."""
     tree = {"format": FORMAT} | dataclasses.asdict(dataset)
     del tree["path"]
-    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    text = json.dumps(tree | {"sha256": sha256_of_record(tree)}, indent=1, ensure_ascii=False)
     write_atomically(Path(dataset.path) / MANIFEST, text)
 
 
@@ -155,28 +171,13 @@ def _from_tree(tree: Any, folder: Path) -> Dataset:
             f"{folder / MANIFEST} has format={found}, this version reads format={FORMAT}; "
             "prepare the dataset again"
         )
+    fields = {name: value for name, value in tree.items() if name not in ("format", "sha256")}
     try:
-        fields = {f.name: tree[f.name] for f in dataclasses.fields(Dataset) if f.name != "path"}
+        vouched = tree.get("sha256")  # early versions wrote none
+        if vouched is not None and vouched != sha256_of_record({"format": FORMAT} | fields):
+            raise ValueError("it does not have its recorded sha256")
         fields["totals"] = {name: Totals(**fields["totals"][name]) for name in SPLITS}
         fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])
         return Dataset(path=str(folder), **fields)
-    except (KeyError, TypeError) as error:
-        raise BadInput(
-            f"{folder / MANIFEST} is damaged ({error}); prepare the dataset again"
-        ) from None
-
-
-def _check_size(folder: Path, shard: Shard) -> None:
-    path = folder / shard.file
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        raise BadInput(
-            f"{path} is missing; remove {folder} and prepare the dataset again"
-        ) from None
-    expected = shard.tokens * TOKEN.itemsize
-    if found != expected or not expected:
-        raise BadInput(
-            f"{path} has {found:,} bytes, its manifest says {expected:,}; "
-            f"remove {folder} and prepare the dataset again"
-        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(folder / MANIFEST, f"is damaged ({error})") from None

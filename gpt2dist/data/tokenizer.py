@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import os
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2dist.disk import write_atomically
+from gpt2dist.disk import user_cache, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 
 if TYPE_CHECKING:
@@ -164,17 +163,7 @@ def _cache_folder() -> Path:
                 "name a folder that can be written, or unset it"
             ) from None
         return folder
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = cache_home / "gpt2dist" / "tiktoken"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:  # a read-only or missing home, as in some containers
-        pass
-    folder = Path(tempfile.gettempdir()) / "gpt2dist-tiktoken"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return user_cache("tiktoken")
 
 
 def _seed_cache(folder: Path) -> None:

@@ -40,6 +40,10 @@ TEARDOWN_S = 240
 """Billing before the clock starts and after the order to give the machine back. Assumed."""
 
 
+LONGEST_OF_PLAN = 1.5
+"""Of the upper end of a plan's hours: what takes longer is slower than anybody expected."""
+
+
 @dataclass(frozen=True)
 class Reserve:
     """What is kept back of a budget for the time after the run's own stop."""
@@ -69,6 +73,39 @@ class Reserve:
     def beyond_plan_usd(self, usd_per_hour: float) -> float:
         """What it adds to a plan, which counts the idle minutes itself."""
         return usd_per_hour * (self.seconds / 3600 - IDLE_MINUTES / 60)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The dollars that a launch may cost at most, and what set them."""
+
+    usd: float
+    said: str
+    "The words of the command line, or of the plan."
+
+    @classmethod
+    def of(cls, plan: Plan, reserve: Reserve, usd: float | None, hours: float | None) -> Limit:
+        """The smallest of what was asked for; time counts at the machines' price.
+
+        Without dollars it is the upper end of the plan and the reserve, in whole dollars; dollars
+        alone do not rent for longer than LONGEST_OF_PLAN.
+        """
+        assert plan.usd_range is not None
+        assert plan.usd_per_hour is not None
+        longest_usd, kept_usd = plan.usd_range[1], reserve.beyond_plan_usd(plan.usd_per_hour)
+        limits = [] if usd is None else [cls(usd, f"--usd {usd:g}")]
+        if hours is not None:
+            if not 0 < hours < math.inf:
+                raise BadInput(f"--hours {hours:g} must be a positive number")
+            limits.append(cls(hours * plan.usd_per_hour, f"--hours {hours:g}"))
+        elif usd is not None:
+            most_usd = math.ceil(LONGEST_OF_PLAN * longest_usd + kept_usd)
+            said = f"{LONGEST_OF_PLAN:g} x the plan's longest, which --hours raises"
+            limits.append(cls(float(most_usd), said))
+        if usd is None:
+            enough_usd = math.ceil(longest_usd + kept_usd)
+            limits.append(cls(float(enough_usd), "the plan's longest and the reserve"))
+        return min(limits, key=lambda limit: limit.usd)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2dist.config.load import identity, run_name
 from gpt2dist.errors import BadInput
 from gpt2dist.human import human_duration, usd
-from gpt2dist.launch.allowance import Allowance, Reserve
+from gpt2dist.launch.allowance import Allowance, Limit, Reserve
 from gpt2dist.launch.record import FOLDER, LaunchRecord
 from gpt2dist.launch.target import Target, settle
 from gpt2dist.launch.task import (
@@ -43,6 +43,8 @@ class LaunchRequest:
     "Hardware such as A100-80GB:8; a task file names its own."
     usd: float | None = None
     "Hard limit in dollars; None: the upper end of the plan's range and the reserve."
+    hours: float | None = None
+    "For which the machines are paid at most; None: a multiple of the plan's upper end."
     spot: bool = False
     provider: str | None = None
     bucket: str | None = None
@@ -63,7 +65,7 @@ class Order:
     target: Target
     plan: Plan
     reserve: Reserve
-    budget_usd: float
+    limit: Limit
     name: str
 
     def __post_init__(self) -> None:
@@ -72,6 +74,10 @@ class Order:
                 f"--name {self.name}: letters, digits and dashes, a letter first, at most "
                 f"{LONGEST_NAME}"
             )
+
+    @property
+    def budget_usd(self) -> float:
+        return self.limit.usd
 
     @property
     def offer(self) -> Offer:
@@ -90,7 +96,8 @@ class Order:
     @property
     def words(self) -> list[str]:
         """Arguments for `sky`. A secret goes by its name; SkyPilot takes the value from here."""
-        given = [word for key in SECRETS if os.environ.get(key) for word in ("--secret", key)]
+        names = dict.fromkeys([*SECRETS, *((self.target.tree or {}).get("secrets") or {})])
+        given = [word for key in names if os.environ.get(key) for word in ("--secret", key)]
         if self.target.spot:
             return ["jobs", "launch", "--yes", "--name", self.name, *given, str(self.task_file)]
         return ["launch", "--yes", "--cluster", self.name, *given, str(self.task_file)]
@@ -103,7 +110,8 @@ class Order:
         assert plan.usd_range is not None
         allowance = Allowance(self.budget_usd, self.usd_per_hour, 0.0, self.reserve)
         return (
-            f"budget   {usd(self.budget_usd)} at most: planned {usd(plan.usd)} (up to "
+            f"budget   {usd(self.budget_usd)} at most ({self.limit.said}): planned "
+            f"{usd(plan.usd)} (up to "
             f"{usd(plan.usd_range[1])}), reserve {usd(kept_usd)} for saving and giving the "
             f"machines back; the run saves and stops before {usd(allowance.run_usd)}, and is ended "
             f"by force {human_duration(allowance.deadline_s or 0)} after boot"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from gpt2dist.config.load import NOT_YAML
 from gpt2dist.errors import BadInput
-from gpt2dist.launch.allowance import Reserve
+from gpt2dist.launch.allowance import Limit, Reserve
 from gpt2dist.launch.order import LaunchRequest, Order, new_name
 from gpt2dist.launch.providers import PROVIDERS, require_credentials
 from gpt2dist.launch.record import LaunchRecord
@@ -27,7 +28,6 @@ from gpt2dist.launch.sky_command import (
 from gpt2dist.launch.target import (
     Target,
     choose,
-    default_budget_usd,
     file_target,
     recipe_target,
     require_affordable,
@@ -56,10 +56,10 @@ def launch(
         )
     choice = choose(target)
     reserve = Reserve.of(choice.plan, bucket=bool(request.bucket or target.bucket))
-    budget_usd = default_budget_usd(choice.plan, reserve) if request.usd is None else request.usd
-    require_affordable(target, choice.plan, reserve, budget_usd)
+    limit = Limit.of(choice.plan, reserve, request.usd, request.hours)
+    require_affordable(target, choice.plan, reserve, limit)
     name = request.name or new_name(target)
-    order = Order(request, target, choice.plan, reserve, budget_usd, name)
+    order = Order(request, target, choice.plan, reserve, limit, name)
     text = order.task_text()
     say(describe(order.plan))
     for note in choice.notes:
@@ -96,7 +96,7 @@ def _is_task_file(target: str) -> bool:
         return False
     try:
         tree = yaml.safe_load(Path(target).read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+    except (OSError, *NOT_YAML):
         return True  # file_target says what is wrong with it
     return isinstance(tree, dict) and ("run" in tree or "resources" in tree)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.config.bounds import shown
 from gpt2dist.config.load import read_yaml, resolve
-from gpt2dist.config.schema import Config
+from gpt2dist.config.schema import Config, Count
+from gpt2dist.config.typed import checked
 from gpt2dist.errors import BadInput
-from gpt2dist.launch.allowance import Reserve
+from gpt2dist.human import holds_password
+from gpt2dist.launch.allowance import Limit, Reserve
 from gpt2dist.launch.providers import PROVIDERS, can_log_in, require_capable
 from gpt2dist.plan.goals import WHOLE, Basis, Goal
 from gpt2dist.plan.machine.hardware import parse_on
@@ -21,6 +23,9 @@ from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import plan_on
 
 Tree = dict[str, Any]
+
+PASSWORDS = ("_PASSWORD", "_TOKEN", "_SECRET", "_KEY")
+"How the names of variables end that hold a secret."
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,15 @@ def recipe_target(
 def file_target(path: str, overrides: Sequence[str], *, provider: str | None, spot: bool) -> Target:
     """A task file such as those in sky/, with its recipe, settings and machines."""
     tree = read_yaml(Path(path))
-    envs = {str(key): value for key, value in (tree.get("envs") or {}).items()}
+    envs = _envs(path, tree)
     recipe = envs.get("RECIPE")
     if not recipe:
         raise BadInput(f"{path} trains no recipe (envs.RECIPE); start it with `sky launch {path}`")
-    words = [*shlex.split(envs.get("OVERRIDES") or ""), *overrides]
+    words = [*_split(path, str(envs.get("OVERRIDES") or "")), *overrides]
     config = resolve(str(recipe), words)
     _require_rented(config)
-    nodes = int(tree.get("num_nodes") or 1)
-    machines = list(_machines(path, tree.get("resources") or {}))
+    nodes = checked(Count, "num_nodes", path, tree.get("num_nodes") or 1)
+    machines = list(_machines(path, _section(path, tree, "resources")))
     on_spot = spot or any(machine["spot"] for machine in machines)
     places = tuple(
         (machine["provider"], f"{machine['gpu']}:{machine['gpus']}x{nodes}")
@@ -99,6 +104,37 @@ def file_target(path: str, overrides: Sequence[str], *, provider: str | None, sp
         mounts = bool(tree.get("file_mounts"))
         require_capable(name, nodes=nodes, spot=on_spot, bucket_mount=mounts)
     return Target(config, str(recipe), tuple(words), places, on_spot, tree)
+
+
+def _envs(path: str, tree: Tree) -> Tree:
+    """What the task is told. It is copied to the launch's record: BadInput for a secret in it."""
+    envs = {str(key): value for key, value in _section(path, tree, "envs").items()}
+    secrets = {str(key): value for key, value in _section(path, tree, "secrets").items()}
+    for section, told in ("secrets", secrets), ("envs", envs):
+        for name, value in told.items():
+            password = name.endswith(PASSWORDS) or holds_password(str(value))
+            if name == "OVERRIDES":
+                continue  # the config has its own word for it
+            if value and (section == "secrets" or password):
+                raise BadInput(
+                    f"{path}: {section}.{name} holds a secret, which would be written to the "
+                    f"launch's record; write `secrets: {{{name}: ''}}` there and export {name} here"
+                )
+    return envs
+
+
+def _section(path: str, tree: Tree, name: str) -> Tree:
+    section = tree.get(name) or {}
+    if not isinstance(section, dict):
+        raise BadInput(f"{path}: {name} must hold `key: value`, not {shown(repr(section))}")
+    return section
+
+
+def _split(path: str, words: str) -> list[str]:
+    try:
+        return shlex.split(words)
+    except ValueError as error:
+        raise BadInput(f"{path}: envs.OVERRIDES={shown(words)}: {error}") from None
 
 
 def _require_rented(config: Config) -> None:
@@ -181,21 +217,14 @@ def _require_runs(plan: Plan, on: str) -> None:
     raise BadInput(f"on={on}: {plan.recipe} {need}{helps}")
 
 
-def default_budget_usd(plan: Plan, reserve: Reserve) -> float:
-    """The upper end of what the plan expects and the reserve, in whole dollars."""
-    assert plan.usd_range is not None
-    assert plan.usd_per_hour is not None
-    return float(math.ceil(plan.usd_range[1] + reserve.beyond_plan_usd(plan.usd_per_hour)))
-
-
-def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float) -> None:
-    """BadInput, naming the length that would do, when the plan cannot end within `usd`."""
+def require_affordable(target: Target, plan: Plan, reserve: Reserve, limit: Limit) -> None:
+    """BadInput, naming the length that would do, when the plan cannot end within the limit."""
     assert plan.usd is not None
     assert plan.usd_range is not None
     assert plan.usd_per_hour is not None
     assert plan.offer is not None
     kept_usd = reserve.beyond_plan_usd(plan.usd_per_hour)
-    if plan.usd + kept_usd <= usd:
+    if plan.usd + kept_usd <= limit.usd:
         return
     provider, on = plan.offer.provider, plan.on
     kept = (
@@ -203,15 +232,15 @@ def require_affordable(target: Target, plan: Plan, reserve: Reserve, usd: float)
         f"${plan.usd_per_hour:.2f} per hour"
     )
     try:
-        shorter = plan_at(target, provider, on, Goal(usd=usd - kept_usd))
+        shorter = plan_at(target, provider, on, Goal(usd=limit.usd - kept_usd))
     except BadInput:
         raise BadInput(
-            f"--usd {usd:g} cannot buy one step and one evaluation of {plan.recipe} on {on} at "
+            f"{limit.said} cannot buy one step and one evaluation of {plan.recipe} on {on} at "
             f"{provider}; {kept}"
         ) from None
     low, high = plan.usd_range
     raise BadInput(
-        f"--usd {usd:g}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
+        f"{limit.said}: {plan.recipe} on {on} at {provider} is planned at ${plan.usd:.2f} "
         f"({low:.2f} to {high:.2f}), and {kept}; train.tokens={shorter.tokens:.3g} would fit"
     )
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
+from gpt2dist.errors import TRY_AGAIN
 from gpt2dist.launch.allowance import Reserve
 from gpt2dist.launch.providers import require_capable
 from gpt2dist.plan.machine.costs import IDLE_MINUTES
-from gpt2dist.plan.machine.prices import Offer
+from gpt2dist.plan.machine.prices import DISK_GIB, Offer
 from gpt2dist.plan.plan_record import Plan
 
 Tree = dict[str, Any]
@@ -40,9 +41,6 @@ SECRETS = (
     "AWS_ENDPOINT_URL",
 )
 """Given to the machine when this one has them; none is needed to launch."""
-
-DISK_GIB = 256
-"""Ten billion tokens are 20 GB of shards and 30 GB of downloads; a 1.5B checkpoint is 19 GB."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,8 @@ def train_tree(name: str, nodes: int, rentals: Sequence[Rental], envs: Mapping[s
     told = {**envs, "BUCKET": MOUNT} if mounted else envs
     share = {"SHARE": "nfs"} if nodes > 1 else {}
     tree = task_tree(name, nodes, rentals, {**told, **share}, TRAIN)
+    if nodes > 1 and rentals[0].spot:  # a managed job; from its bucket it goes on
+        tree["resources"]["job_recovery"] = {"recover_on_exit_codes": [TRY_AGAIN]}
     if mounted:
         tree["file_mounts"] = {MOUNT: {"name": bucket, "mode": "MOUNT"}}
     return tree

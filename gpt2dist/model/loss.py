@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2dist.errors import BadInput
+
 IGNORE = -100
 
 VOCAB_MULTIPLE = 64
@@ -34,12 +36,28 @@ def linear_cross_entropy(
 
     Matmuls run in autocast's dtype, or in the inputs' own without autocast; softmax and dW's sum
     over chunks in fp32 (fp64 for fp64 inputs). `backward` can run once per call.
+
+    A target that is no row of the weight is an error. On a CPU it is a BadInput with token and
+    position; CUDA's own bounds check ends the process, as it does for torch's cross_entropy: to
+    name the token there, every step would wait for the device.
     """
+    if targets_N.device.type == "cpu":
+        _require_targets(targets_N, weight_VD.shape[0])
     if chunk_tokens is None:
         chunk_tokens = CHUNK_TOKENS.get(x_ND.device.type, CHUNK_TOKENS["cuda"])
     return _LinearCrossEntropy.apply(
         x_ND, weight_VD, targets_N, chunk_tokens, torch.is_grad_enabled()
     )
+
+
+def _require_targets(targets_N: Tensor, vocab: int) -> None:
+    wrong_N = ((targets_N < 0) & (targets_N != IGNORE)) | (targets_N >= vocab)
+    if wrong_N.any():
+        position = int(wrong_N.nonzero()[0])
+        raise BadInput(
+            f"target {int(targets_N[position])} at position {position:,} of the batch is outside "
+            f"the vocabulary of {vocab:,} tokens"
+        )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -124,7 +142,7 @@ def _chunked(
         z_CP = torch.mm(x_CD, weight_PD.t(), out=logits_CP[:c])
         z_CP[:, V:] = -torch.inf
         if z_CP.is_cuda:
-            logp_C1 = _softmax_by_log(z_CP, targets_C1, sum_dtype)
+            logp_C1 = _softmax_by_log(z_CP, targets_C1, sum_dtype, V)
         else:
             logp_C1 = _softmax_with_scratch(z_CP, targets_C1, scratch_CP[:c] if narrow else None)
         loss -= logp_C1.masked_fill(ignored_C1, 0).sum()
@@ -162,10 +180,13 @@ def _softmax_with_scratch(z_CP: Tensor, targets_C1: Tensor, scratch_CP: Tensor |
     return logit_C1 - logsumexp_C1
 
 
-def _softmax_by_log(z_CP: Tensor, targets_C1: Tensor, sum_dtype: torch.dtype) -> Tensor:
-    """The same on CUDA, where exp rides along with the pass that stores the result."""
+def _softmax_by_log(z_CP: Tensor, targets_C1: Tensor, sum_dtype: torch.dtype, vocab: int) -> Tensor:
+    """The same on CUDA, where exp rides along with the pass that stores the result.
+
+    Gathering from the first `vocab` columns lets torch's own check find targets in the padding.
+    """
     logp_CP = torch.log_softmax(z_CP, 1, dtype=sum_dtype)
-    logp_C1 = logp_CP.gather(1, targets_C1)
+    logp_C1 = logp_CP[:, :vocab].gather(1, targets_C1)
     scale = _gradient_scale(z_CP.dtype)
     torch.exp(logp_CP if scale == 1 else logp_CP.add_(math.log(scale)), out=z_CP)
     return logp_C1

@@ -9,11 +9,17 @@ from gpt2dist.human import columns, human_count, human_duration, usd
 from gpt2dist.plan.loss.own_fit import OwnFit
 from gpt2dist.plan.loss.predict import compute_optimal
 from gpt2dist.plan.machine.costs import JobCost
-from gpt2dist.plan.machine.prices import why_no_offer
+from gpt2dist.plan.machine.prices import (
+    DISK_BILLED_BESIDE,
+    DISK_GIB,
+    DISK_USD_PER_GIB_MONTH,
+    why_no_offer,
+)
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.ranking import Refused, quickest
 
 UNKNOWN = "unknown"
+HOURS_OF_MONTH = 730
 
 
 def describe(plan: Plan) -> str:
@@ -217,9 +223,10 @@ def _money(plan: Plan) -> list[str]:
     lines = [f"time     {_hours(cost.hours)}: {parts}"]
     offer = plan.offer
     if offer is None:
+        asked = (plan.gpu, plan.gpus // plan.nodes, plan.nodes)
+        why = "unknown: this machine has no price" if plan.measured else why_no_offer(*asked)
         lines.append(
-            f"money    {why_no_offer(plan.gpu, plan.gpus // plan.nodes, plan.nodes)}; "
-            "cluster.usd_per_hour=... prices your own, or cluster.watts=... with "
+            f"money    {why}; cluster.usd_per_hour=... prices your own, or cluster.watts=... with "
             "cluster.usd_per_kwh=..."
         )
         return lines
@@ -229,6 +236,12 @@ def _money(plan: Plan) -> list[str]:
         f"{plan.nodes} x {offer.provider} {offer.instance}{' spot' if offer.spot else ''}"
         f"{', ' + offer.region if offer.region else ''} ({offer.source})"
     )
+    if offer.provider in DISK_BILLED_BESIDE:
+        disk_usd = plan.nodes * DISK_GIB * DISK_USD_PER_GIB_MONTH / HOURS_OF_MONTH
+        lines.append(
+            f"         without disks ({DISK_GIB} GiB a machine: about ${disk_usd:.3f}/h more) "
+            "and traffic"
+        )
     return lines
 
 

@@ -146,5 +146,5 @@ def _require_fitting(journal: Journal, request: SweepRequest) -> None:
     if changed:
         raise BadInput(
             f"{sweep.file} is not the sweep that was started in {journal.folder}; put it back or "
-            "start anew with --fresh:\n  " + "\n  ".join(changed)
+            f"start anew with --fresh: {'; '.join(changed)}"
         )

@@ -5,18 +5,28 @@ Rows of rolled-back steps disappear from `metrics.jsonl`; the money spent on the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from gpt2dist.config.schema import ClusterConfig
-from gpt2dist.disk import write_atomically
+from gpt2dist.disk import locked, write_atomically
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.human import finite_number
+from gpt2dist.run_files import LEDGER_LOCK
+from gpt2dist.track.attempts import (
+    Attempt,
+    Clock,
+    Spent,
+    known_attempts,
+    read_attempts,
+    total_spent,
+)
 
 PRICE_VARIABLE = "GPT2DIST_USD_PER_HOUR"
 BILLED_VARIABLE = "GPT2DIST_BILLED_SINCE"
@@ -26,46 +36,9 @@ OWN_MACHINE = "own machine"
 
 HEARTBEAT_SECONDS = 2.0
 "kill -9 loses at most this much of the account; each heartbeat costs one small fsynced write."
-
-
-@dataclass(frozen=True)
-class Spent:
-    seconds: float
-    usd: float
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One stretch of time at one price; a driver that changes its machines starts another."""
-
-    attempt_id: str
-    started_at: float
-    "Unix time, as is last_seen_at."
-    last_seen_at: float
-    machines: int
-    usd_per_hour: float
-    "Of one machine."
-    price_source: str
-    host: str | None = None
-
-    @classmethod
-    def starting(
-        cls, attempt_id: str, at: float, price: tuple[float, str], machines: int = 1
-    ) -> Attempt:
-        """An attempt that has cost nothing yet; `price` is that of `price_usd_per_hour`."""
-        return cls(attempt_id, at, at, machines, *price)
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self.last_seen_at - self.started_at)
-
-    @property
-    def usd(self) -> float:
-        return self.seconds * self.usd_per_second
-
-    @property
-    def usd_per_second(self) -> float:
-        return self.machines * self.usd_per_hour / 3600
+LOCK_SECONDS = 5.0
+SMALLEST_LOSS = 1e-3
+"Seconds or dollars; a ledger that lacks less of what a checkpoint vouches for lacks nothing."
 
 
 def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tuple[float, str]:
@@ -84,6 +57,14 @@ def price_usd_per_hour(cluster: ClusterConfig, environ: Mapping[str, str]) -> tu
     return cluster.own_usd_per_hour or (0.0, OWN_MACHINE)
 
 
+def no_price(wish: str) -> BadInput:
+    """What to say of a wish in dollars, such as `budget.usd=5`, where no price is known."""
+    return BadInput(
+        f"{wish} cannot be kept: this machine has no price; set cluster.usd_per_hour (0 if it is "
+        f"free), {PRICE_VARIABLE}, or cluster.watts and cluster.usd_per_kwh"
+    )
+
+
 def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> float:
     """Unix time from which an attempt pays for its machines.
 
@@ -96,8 +77,28 @@ def paid_since(started_at: float, environ: Mapping[str, str], ledger: Path) -> f
     since = finite_number(text)
     if since is None:
         raise BadInput(f"{BILLED_VARIABLE}={text!r} is not a Unix time; unset it")
-    known = Account.read(ledger).last_seen_here() if ledger.exists() else 0.0
+    known = Account(known_attempts(ledger)).last_seen_here()
     return min(started_at, max(since, known))
+
+
+def shortfall(path: Path, vouched: Spent, source: str, attempt: Attempt) -> Attempt | None:
+    """What the ledger lacks of what `source` vouches for, as an attempt before this one, if any."""
+    known = total_spent(known_attempts(path))
+    seconds, usd = vouched.seconds - known.seconds, vouched.usd - known.usd
+    if seconds < SMALLEST_LOSS and usd < SMALLEST_LOSS:
+        return None
+    seconds, usd = max(seconds, SMALLEST_LOSS), max(usd, 0.0)
+    unpriced = usd == 0 and attempt.price_source == OWN_MACHINE
+    return replace(
+        attempt,
+        attempt_id=f"lost-{attempt.attempt_id}",
+        started_at=attempt.started_at - seconds,
+        last_seen_at=attempt.started_at,
+        machines=1,
+        usd_per_hour=3600 * usd / seconds,
+        price_source=OWN_MACHINE if unpriced else source,
+        host=source,
+    )
 
 
 class Account:
@@ -118,14 +119,24 @@ class Account:
         return len({attempt.attempt_id for attempt in self.attempts})
 
     @property
+    def spent(self) -> Spent:
+        """By all attempts, up to the last heartbeat."""
+        return total_spent(self.attempts)
+
+    @property
     def seconds(self) -> float:
-        """Of all attempts, up to the last heartbeat."""
-        return sum(attempt.seconds for attempt in self.attempts)
+        return self.spent.seconds
 
     @property
     def usd(self) -> float:
-        """Of all attempts and machines, up to the last heartbeat."""
-        return sum(attempt.usd for attempt in self.attempts)
+        """On all machines."""
+        return self.spent.usd
+
+    @property
+    def known_usd(self) -> float | None:
+        """As `usd`; None where any attempt ran on a machine that nobody gave a price."""
+        unpriced = any(attempt.price_source == OWN_MACHINE for attempt in self.attempts)
+        return None if unpriced else self.usd
 
     def last_seen_here(self) -> float:
         """Unix time up to which this machine is in the account; 0.0 where it is not at all.
@@ -148,81 +159,122 @@ class Account:
 
     def spent_at(self, now: float) -> Spent:
         """What the run has cost if it lives until `now` (Unix time); nothing is written."""
-        current = self.attempts[-1]
-        extra = max(0.0, now - current.last_seen_at)
-        return Spent(self.seconds + extra, self.usd + extra * current.usd_per_second)
+        return total_spent([*self.attempts[:-1], self.attempts[-1].until(now)])
 
 
 class Ledger(Account):
-    """The account of a run that is going on. One process writes it at a time: rank 0."""
+    """The account of a run that is going on.
 
-    def __init__(
-        self, path: Path, attempts: Sequence[Attempt], clock: Callable[[], float] = time.time
-    ) -> None:
+    The driver keeps it from the command on, rank 0 while it trains: each reads what the other has
+    written, under a lock, before it writes, and takes the later of two ends. So one may die, or
+    be busy for long, and the time counts on.
+    """
+
+    def __init__(self, path: Path, attempts: Sequence[Attempt], clock: Clock | None = None) -> None:
         super().__init__(attempts)
         self.path = path
-        self._clock = clock
-        self._skew_seconds = 0.0
-        self._saved_at: float | None = None
+        self._clock = clock or Clock()
+        self._origin = (self.attempts[-1].last_seen_at, self._clock.steady())
+        "One moment as Unix time and on the steady clock."
+        self._written_at = -math.inf
+        self._one_thread = threading.RLock()
 
     @classmethod
     def open(
-        cls, path: Path, attempt: Attempt, *, clock: Callable[[], float] = time.time
+        cls,
+        path: Path,
+        attempt: Attempt,
+        *,
+        lost: Attempt | None = None,
+        clock: Clock | None = None,
     ) -> Ledger:
         """Continues the attempt of that id, or adds it; time between two openings of one counts.
 
         Workers restarted by a living driver share its attempt: the machines were paid meanwhile.
-        Raises RunFailure when the file is damaged: money is never silently forgotten.
+        `lost`, if any, is counted too. Raises RunFailure when the file is damaged: money is never
+        silently forgotten.
         """
-        attempts = read_attempts(path) if path.exists() else []
-        fresh = replace(attempt, host=socket.gethostname())
-        last = attempts[-1] if attempts else None
-        if last is None or last.attempt_id != fresh.attempt_id:
-            attempts.append(fresh)
-        elif (last.machines, last.usd_per_hour) != (fresh.machines, fresh.usd_per_hour):
+        clock = clock or Clock()
+        attempts = known_attempts(path) + ([lost] if lost else [])
+        own = [a for a in attempts if a.attempt_id == attempt.attempt_id]
+        last = own[-1] if own else attempt.begun(clock)
+        if last.boot is not None and last.boot == clock.boot:
+            last = last.until(last.started_at + clock.steady() - last.began_after_boot_s)
+        current = [last]
+        if (last.machines, last.usd_per_hour) != (attempt.machines, attempt.usd_per_hour):
             # What was paid so far keeps its price; the new price counts from the last sign of life.
-            since = last.last_seen_at
-            attempts.append(replace(fresh, started_at=since, last_seen_at=since))
-        ledger = cls(path, attempts, clock)
+            current.append(attempt.after(last))
+        ledger = cls(path, [*(a for a in attempts if a not in own), *own[:-1], *current], clock)
         ledger.heartbeat(force=True)
         return ledger
 
     def now(self) -> float:
-        """Unix time that never runs backwards, even when the machine's clock is set back."""
-        now, seen = self._clock() + self._skew_seconds, self.attempts[-1].last_seen_at
-        self._skew_seconds += max(0.0, seen - now)
-        return max(now, seen)
+        """Unix time as of the attempt's start: it runs on evenly, however the clock is set."""
+        unix_time, steady = self._origin
+        return unix_time + self._clock.steady() - steady
 
-    def heartbeat(self, force: bool = False) -> None:
-        """Counts the time up to now; writes at most every HEARTBEAT_SECONDS unless forced."""
-        now = self.now()
-        self.attempts[-1] = replace(self.attempts[-1], last_seen_at=now)
-        if force or self._saved_at is None or now - self._saved_at >= HEARTBEAT_SECONDS:
+    def heartbeat(self, force: bool = False, every: float = HEARTBEAT_SECONDS) -> None:
+        """Counts the time up to now; writes at most every so many seconds unless forced."""
+        with self._one_thread, contextlib.ExitStack() as stack:
+            if not force and self.now() - self._written_at < every:
+                return
+            if self._written_at > -math.inf and not self.path.parent.is_dir():
+                return  # moved away in mid-run: it is not made again
+            with contextlib.suppress(RunFailure):  # of a machine that died while it wrote
+                stack.enter_context(locked(self.path.with_name(LEDGER_LOCK), LOCK_SECONDS))
+            self._read_others()
+            self.attempts[-1] = self.attempts[-1].until(self.now())
             records = [asdict(attempt) for attempt in self.attempts]
-            write_atomically(self.path, json.dumps({"attempts": records}, indent=1) + "\n")
-            self._saved_at = now
+            text = json.dumps({"attempts": records}, indent=1) + "\n"
+            # A folder that was moved away in mid-run is not made again.
+            is_first = self._written_at == -math.inf
+            write_atomically(self.path, text, make_folder=is_first)
+            self._written_at = self.attempts[-1].last_seen_at
 
+    def recount(self, machines: int) -> None:
+        """The current attempt has had so many machines since it began."""
+        with self._one_thread:
+            self.attempts[-1] = replace(self.attempts[-1], machines=machines)
+            self.heartbeat(force=True)
 
-def read_attempts(path: Path) -> list[Attempt]:
-    """The attempts of a ledger file; raises RunFailure naming it when it is damaged."""
-    try:
-        records = json.loads(path.read_text())["attempts"]
-        attempts = [Attempt(**record) for record in records]
-        if not attempts or not all(_is_sound(attempt) for attempt in attempts):
-            raise ValueError("a record is missing or holds a wrong type")
-    except FileNotFoundError:
-        raise BadInput(f"no ledger at {path}; is this the folder of a run?") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunFailure(
-            f"{path} is damaged ({error}); what the run has cost is written there: repair it, "
-            "or move it away to count from zero"
-        ) from None
-    return attempts
+    @contextlib.contextmanager
+    def kept(self, until: Callable[[], bool]) -> Iterator[None]:
+        """Heartbeats from a thread, while the block is busy and rank 0 does not write.
 
+        For the driver, from the command to the end of the run: `until` is true once rank 0 has
+        closed its account. A full disk stops nothing here; the next heartbeat tries again.
+        """
+        over = threading.Event()
 
-def _is_sound(attempt: Attempt) -> bool:
-    numbers = (attempt.started_at, attempt.last_seen_at, attempt.machines, attempt.usd_per_hour)
-    texts = (attempt.attempt_id, attempt.price_source)
-    return all(
-        isinstance(number, (int, float)) and math.isfinite(number) for number in numbers
-    ) and all(isinstance(text, str) for text in texts)
+        def keep() -> None:
+            while not over.wait(HEARTBEAT_SECONDS / 2) and not until():
+                with contextlib.suppress(RunFailure), self._one_thread:
+                    self._read_others()
+                    self.heartbeat(every=HEARTBEAT_SECONDS / 2)
+
+        thread = threading.Thread(target=keep, name="ledger", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with contextlib.suppress(RunFailure):
+                if not until():
+                    self.heartbeat(force=True)
+
+    def _read_others(self) -> None:
+        """Take over what other writers of the file have seen since."""
+        try:
+            there = read_attempts(self.path)
+        except (BadInput, RunFailure):
+            return  # lost or damaged since it was opened: what is known here is written again
+        merged = {(a.attempt_id, a.started_at): a for a in there}
+        for key, own in {(a.attempt_id, a.started_at): a for a in self.attempts}.items():
+            other = merged.get(key, own)
+            merged[key] = own.until(other.last_seen_at)
+        current = self.attempts[-1].attempt_id
+        self.attempts = sorted(merged.values(), key=lambda a: a.attempt_id == current)
+        self._written_at = max(
+            self._written_at, *(a.last_seen_at for a in there if a.attempt_id == current), -math.inf
+        )

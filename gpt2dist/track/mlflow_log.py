@@ -14,10 +14,10 @@ from pathlib import Path
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import RunFailure
+from gpt2dist.human import without_credentials
 from gpt2dist.run_files import ROWS_FILE, Tail
 from gpt2dist.track.mlflow_quiet import one_line, quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
-from gpt2dist.track.mlflow_uri import without_credentials
 from gpt2dist.track.rows import read_rows
 
 SEND_SECONDS = 10.0

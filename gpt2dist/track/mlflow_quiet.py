@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2dist.track.mlflow_uri import without_credentials
+from gpt2dist.human import without_credentials
 
 QUIET_ENVIRONMENT = {
     # By default a dead server is retried for four minutes.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.human import without_credentials
 from gpt2dist.track.mlflow_quiet import one_line, quiet_client, quiet_mlflow
-from gpt2dist.track.mlflow_uri import without_credentials
-from gpt2dist.track.rows import Row
+from gpt2dist.track.rows import ROW_COUNTS, ROW_METRICS, Row
 
 RUNS_PER_REQUEST = 1000
 RUNS_AT_ONCE = 8
@@ -54,6 +54,26 @@ def stored_runs(uri: str, experiment: str, metrics: Sequence[str], tag: str) -> 
         raise
     except Exception as error:  # MLflow, SQLAlchemy, urllib3 and requests share no base class
         raise RunFailure(f"cannot read MLflow at {place}: {one_line(error)}") from None
+
+
+def stored_rows(uri: str, run_id: str) -> list[Row]:
+    """The rows of one run as MLflow holds them: without nulls, their time in whole milliseconds.
+
+    Raises RunFailure when nobody answers.
+    """
+    quiet_mlflow()
+    by_step: dict[int, Row] = {}
+    try:
+        client = quiet_client(uri)
+        for key in client.get_run(run_id).data.metrics.keys() & set(ROW_METRICS):
+            for metric in client.get_metric_history(run_id, key):
+                row = by_step.setdefault(metric.step, {"step": metric.step})
+                row[key] = int(metric.value) if key in ROW_COUNTS else metric.value
+                row["time"] = metric.timestamp / 1000
+    except Exception as error:  # MLflow, SQLAlchemy, urllib3 and requests share no base class
+        place = without_credentials(uri)
+        raise RunFailure(f"cannot read MLflow at {place}: {one_line(error)}") from None
+    return [by_step[step] for step in sorted(by_step) if "tokens" in by_step[step]]
 
 
 def _all_runs(client: Any, experiment_id: str) -> Iterator[Any]:

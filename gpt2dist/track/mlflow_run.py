@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.config.load import flatten, identity, to_tree
+from gpt2dist.config.load import dump, flatten, identity, load_dumped, masked, to_tree
 from gpt2dist.config.schema import Config
 from gpt2dist.disk import write_atomically
+from gpt2dist.human import without_credentials
 from gpt2dist.run_files import CONFIG_FILE, CURVE_FILE, MLFLOW_FILE, SAMPLES_FILE, SUMMARY_FILE
 from gpt2dist.track.ledger import OWN_MACHINE
 from gpt2dist.track.mlflow_quiet import quiet_client
-from gpt2dist.track.mlflow_uri import sqlite_folder, without_credentials
+from gpt2dist.track.mlflow_uri import sqlite_folder
 from gpt2dist.track.rows import Row
 from gpt2dist.track.summary import PREDICTED
 from gpt2dist.track.versions import versions
@@ -76,9 +77,8 @@ class MlflowRun:
         MLflow never lets a param change. Where a resumed run differs (other GPUs, another budget)
         the params keep the first attempt's values and tag `placement.<attempt>` says the rest.
         """
-        params = {
-            key: str(value)[:PARAM_CHARACTERS] for key, value in flatten(to_tree(config)).items()
-        }
+        shown = flatten(masked(to_tree(config)))
+        params = {key: str(value)[:PARAM_CHARACTERS] for key, value in shown.items()}
         fresh = {key: value for key, value in params.items() if key not in self._params}
         known = self._params | fresh
         changed = {key: value for key, value in params.items() if known[key] != value}
@@ -135,7 +135,11 @@ class MlflowRun:
         """Uploads the files of the run that exist; the same names again replace the old ones."""
         names = [name for name in ARTIFACTS if (self._run_dir / name).is_file()]
         for name in names:
-            self.send_file(self._run_dir / name)
+            if name == CONFIG_FILE:  # those of earlier versions may hold a password
+                config = dump(load_dumped(self._run_dir / name))
+                self._client.log_text(self.run_id, config, name)
+            else:
+                self.send_file(self._run_dir / name)
         return names
 
     def send_figures(self, values: Mapping[str, float]) -> None:
@@ -229,7 +233,8 @@ class MlflowRun:
             "run_id": self.run_id,
             "synced_step": self.last_step,
         }
-        write_atomically(self._run_dir / MLFLOW_FILE, json.dumps(record, indent=1) + "\n")
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(self._run_dir / MLFLOW_FILE, text, make_folder=False)
 
 
 def _chunks(entries: list[Any], size: int) -> Iterator[list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
+from gpt2dist.human import without_credentials
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 SERVERS = ("http", "https", "databricks")
@@ -37,12 +37,6 @@ def tracking_uri(config: Config, environ: Mapping[str, str]) -> str:
             "http://HOST:PORT of a server, or sqlite:////ABSOLUTE/PATH/mlflow.db"
         )
     return uri
-
-
-def without_credentials(text: str) -> str:
-    """`text` with `user:password@` and query strings cut out of every URI in it."""
-    text = re.sub(r"(://)[^/\s]*@", r"\1", text)
-    return re.sub(r"(\w://[^\s?]*)\?\S*", r"\1", text)
 
 
 def sqlite_folder(uri: str) -> Path | None:

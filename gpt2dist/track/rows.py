@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt2dist.disk import write_atomically
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.disk import AppendedFile, write_atomically
+from gpt2dist.errors import BadInput
 
 Row = dict[str, Any]
+
+ROW_METRICS = (
+    "tokens", "loss", "grad_norm", "lr", "skipped", "tokens_per_s", "step_s", "data_wait_s",
+    "val_loss", "mfu", "gpu_peak_gib", "host_gib", "seconds", "usd",
+)  # fmt: skip
+"What a row holds beside its step and its time."
+ROW_COUNTS = ("tokens", "skipped")
 
 
 class RowWriter:
@@ -26,33 +32,27 @@ class RowWriter:
         self.path = Path(path)
         keep_to = -1 if resume_step is None else resume_step
         rows = read_rows(self.path) if self.path.exists() else []
-        kept = (row for row in rows if row["step"] <= keep_to)
-        write_atomically(self.path, "".join(map(_line, kept)))
-        self._file = self.path.open("ab")
+        kept = [row for row in rows if row["step"] <= keep_to]
+        write_rows(self.path, kept)
+        self.count = len(kept)
+        self._file = AppendedFile(self.path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Writes one row and hands it to the operating system; NaN and infinity become null."""
-        try:
-            self._file.write(_line(row).encode())
-            self._file.flush()
-        except OSError as error:
-            raise _write_failure(self.path, error) from None
+        """Hands one row to the operating system whole; NaN and infinity become null.
+
+        Raises StorageRefused; the same row may then be tried again.
+        """
+        self._file.append(_line(row))
+        self.count += 1
 
     def sync(self) -> None:
         """Forces all rows onto the disk; to be called before a checkpoint claims their steps."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _write_failure(self.path, error) from None
+        self._file.sync()
 
-    def close(self) -> None:
-        self._file.close()
 
-    def __enter__(self) -> RowWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replaces the file in one move."""
+    write_atomically(path, "".join(map(_line, rows)))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -101,7 +101,3 @@ def _plain(value: Any) -> Any:
         return [_plain(entry) for entry in value]
     number = float(value)  # also scalars of torch and numpy
     return number if math.isfinite(number) else None
-
-
-def _write_failure(path: Path, error: OSError) -> RunFailure:
-    return RunFailure(f"cannot write {path}: {error.strerror}; free some space there and resume")

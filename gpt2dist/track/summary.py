@@ -14,7 +14,7 @@ from gpt2dist.config.schema import Config
 from gpt2dist.disk import write_atomically
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import SUMMARY_FILE
-from gpt2dist.track.ledger import Account
+from gpt2dist.track.ledger import OWN_MACHINE, Account
 from gpt2dist.track.rows import Row
 from gpt2dist.track.versions import versions
 
@@ -56,8 +56,8 @@ def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd
         "total_steps": config.total_steps,
         "tokens": last.get("tokens", 0),
         "seconds": account.seconds,
-        "usd": account.usd,
-        "usd_per_hour": account.usd_per_hour,
+        "usd": account.known_usd,
+        "usd_per_hour": None if current.price_source == OWN_MACHINE else account.usd_per_hour,
         "price_source": current.price_source,
         "machines": current.machines,
         "attempts": account.attempt_count,
@@ -74,7 +74,8 @@ def summarize(config: Config, rows: Sequence[Row], account: Account, end: RunEnd
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> Path:
     """Writes `summary.json` in one move and returns its path."""
     path = Path(run_dir) / SUMMARY_FILE
-    write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, text, make_folder=False)
     return path
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput, RunFailure, StorageRefused
 from gpt2dist.human import human_count, human_duration, usd
 from gpt2dist.run_files import (
     CURVE_FILE,
@@ -19,12 +20,14 @@ from gpt2dist.run_files import (
     LEDGER_FILE,
     ROWS_FILE,
     SAMPLES_FILE,
+    SUMMARY_FILE,
     checkpoint_folders,
     read_outcome,
     step_of,
+    write_outcome,
 )
 from gpt2dist.stop_signal import StopOnSignal
-from gpt2dist.track.ledger import Account
+from gpt2dist.track.ledger import OWN_MACHINE, Account
 from gpt2dist.track.mlflow_log import MlflowTracker
 from gpt2dist.track.mlflow_uri import tracking_uri
 from gpt2dist.track.rows import read_rows
@@ -57,7 +60,9 @@ def mlflow_tracker(run_dir: Path, job: Job) -> MlflowTracker:
         "device": placement.device_name,
         "workers": str(placement.workers),
         "precision": placement.precision,
-        "usd_per_hour": str(attempt.usd_per_hour),
+        "usd_per_hour": "unknown"
+        if attempt.price_source == OWN_MACHINE
+        else str(attempt.usd_per_hour),
         "price_source": attempt.price_source,
         "val_tokens_per_byte": str(job.val_tokens_per_byte),
     }
@@ -82,6 +87,23 @@ def already_finished(run_dir: Path, config: Config, say: Callable[[str], None]) 
     return RunResult(run_dir, "finished", summary["reason"], 0, summary)
 
 
+def stopped_before_start(run_dir: Path, reason: str, say: Callable[[str], None]) -> RunResult:
+    """The result of a run whose budget does not pay for another start."""
+    account, summary = Account.read(run_dir / LEDGER_FILE), dict[str, Any]()
+    with suppress(BadInput):
+        summary = read_summary(run_dir) | {
+            "ended": "budget",
+            "reason": reason,
+            "seconds": account.seconds,
+            "usd": account.known_usd,
+            "attempts": account.attempt_count,
+        }
+        write_summary(run_dir, summary)
+    write_outcome(run_dir, kind="budget", reason=reason)
+    say(f"budget: {reason}; the same command continues this run, with a larger budget")
+    return RunResult(run_dir, "budget", reason, 0, summary)
+
+
 def conclude(
     run_dir: Path,
     job: Job,
@@ -92,8 +114,11 @@ def conclude(
     """Write the summary and the curve, close MLflow, say what came of it."""
     kind, reason, code = ended
     if not (run_dir / ROWS_FILE).exists() or not (run_dir / LEDGER_FILE).exists():
-        # Over before rank 0 could open its records: there is nothing to sum up.
-        if kind == "interrupted":
+        # Over before rank 0 could open its records, or the folder is gone: nothing to sum up.
+        if mlflow is not None:
+            mlflow.close(kind)
+        if kind in ("interrupted", "budget"):
+            say(f"{kind}: {reason}")
             return RunResult(run_dir, kind, reason, code, {})
         raise RunFailure(reason) if code == 1 else BadInput(reason)
     rows = read_rows(run_dir / ROWS_FILE)
@@ -113,9 +138,14 @@ def conclude(
     summary["prediction_error"] = errors(job.predicted, summary)
     saved = checkpoint_folders(run_dir)
     if saved:
-        summary["resume_step"] = step_of(saved[0])
-    write_summary(run_dir, summary)
-    curve = _draw(run_dir, rows)
+        # The newest folder may be a damaged one of a later step, which was rolled back.
+        last = (read_outcome(run_dir) or {}).get("step")
+        summary["resume_step"] = step_of(saved[0]) if last is None else last
+    try:
+        curve = _draw(run_dir, rows)
+        write_summary(run_dir, summary)  # last: it makes the run a finished one
+    except StorageRefused:
+        curve, reason = None, f"{reason}; {SUMMARY_FILE} and {CURVE_FILE} cannot be written either"
     if mlflow is not None and not mlflow.close(kind) and mlflow.trouble:
         say(mlflow.trouble)
     for line in _closing_lines(run_dir, kind, reason, summary, curve):
@@ -130,15 +160,19 @@ def how_ended(run_dir: Path, error: BaseException | None, signals: StopOnSignal)
     outcome = read_outcome(run_dir)
     if outcome is not None:
         kind, reason = outcome["kind"], outcome["reason"]
-        if kind == "interrupted":
-            return HowEnded(kind, reason, signals.exit_code)
-        return HowEnded(kind, reason, outcome.get("exit_code", 0))
+        usual = signals.exit_code if kind == "interrupted" else 0
+        return HowEnded(kind, reason, outcome.get("exit_code", usual))
+    said = error if isinstance(error, (BadInput, RunFailure)) else None
     if signals.received is not None:
-        return HowEnded("interrupted", "stopped before the first step", signals.exit_code)
+        reason = str(said or "stopped before the first step")
+        return HowEnded("interrupted", reason, signals.exit_code)
+    if said is not None:
+        return HowEnded("failed", str(said), said.exit_code)
     text = " ".join(str(error).split()) if error else "the workers left without a word"
     last = text if len(text) < 300 else f"...{text[-300:]}"
     trace = run_dir / ERROR_FILE
-    return HowEnded("failed", f"training failed: {last} (whole trace: {trace})", 1)
+    where = f"whole trace: {trace}" if trace.exists() else f"{trace} could not be written"
+    return HowEnded("failed", f"training failed: {last} ({where})", 1)
 
 
 def _draw(run_dir: Path, rows: list[dict[str, Any]]) -> Path | None:
@@ -165,9 +199,8 @@ def _closing_lines(
     lines.append(
         f"{human_count(summary['tokens'])} tokens in {human_duration(summary['seconds'])}"
         + (f" at {human_count(speed)} tokens/s" if speed else "")
-        + f", cost {usd(summary['usd'])} ({summary['price_source']}, "
-        f"${summary['usd_per_hour']:g}/h, {summary['attempts']} attempt"
-        + ("s)" if summary["attempts"] != 1 else ")")
+        + f", {_cost(summary)}, {summary['attempts']} attempt"
+        + ("s" if summary["attempts"] != 1 else "")
     )
     if curve is not None:
         lines.append(f"curve: {curve}   rows: {run_dir / ROWS_FILE}")
@@ -181,6 +214,13 @@ def _closing_lines(
         hint = ", with a larger budget" if kind == "budget" else ""
         lines.append(f"the same command continues this run{hint}")
     return lines
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    """Dollars and their price; unknown is never $0."""
+    if summary["price_source"] == OWN_MACHINE or summary["usd"] is None:
+        return "cost unknown (cluster.usd_per_hour=... sets a price)"
+    return f"cost {usd(summary['usd'])} ({summary['price_source']}, ${summary['usd_per_hour']:g}/h)"
 
 
 def _last_sample(run_dir: Path) -> str | None:

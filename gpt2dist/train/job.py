@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt2dist.config.schema import Config
 from gpt2dist.plan.placement import Placement
-from gpt2dist.track.ledger import Attempt
+from gpt2dist.track.attempts import Attempt
 
 
 @dataclass(frozen=True)

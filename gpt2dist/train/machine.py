@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from gpt2dist.plan.placement import Machine
+from gpt2dist.ray_session import usable_cores
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -26,17 +26,11 @@ def probe_machine() -> Machine:
         gpu_name=torch.cuda.get_device_name(0) if gpus else "",
         gpu_gib=min(free_bytes) / 2**30 if gpus else None,
         gpu_has_bf16=gpus > 0 and min(capabilities) >= (8, 0),
-        cpu_cores=_usable_cores(),
+        cpu_cores=usable_cores(),
         cpu_has_bf16=bool(BF16_FLAGS & set(cpu.get("flags", "").split())),
         cpu_name=cpu.get("model name", "CPU"),
         host_gib=psutil.virtual_memory().total / 2**30,
     )
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpuinfo() -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.planner import price
 from gpt2dist.plan.speed.probes import Probe, probe_of
 from gpt2dist.plan.speed.throughput import Throughput
+from gpt2dist.ray_session import usable_cores
+from gpt2dist.track.ledger import OWN_MACHINE
 
 GIB = 2**30
 
@@ -73,6 +75,7 @@ def plan_here(
 ) -> Plan:
     """The plan of a run that is placed on this machine, at the price that is `paid` for it.
 
+    It has no offer, and no dollars, where nobody gave the machine a price.
     A probe replaces predicted speed and memory; without one the GPU must be in the planner's table.
     """
     own_fit = load_own_fit(Path(config.paths.runs) / OWN_FIT_FILE)
@@ -87,14 +90,15 @@ def plan_here(
         usd_per_hour=paid[0],
         source=paid[1],
         host_gib=psutil.virtual_memory().total / GIB,
-        vcpus=float(os.cpu_count() or 1),
+        vcpus=float(usable_cores()),
     )
     measured = Measured(_throughput(config, placement, probe), probe.peak_gib) if probe else None
     basis = Basis(goal, data_ready=data_ready, own_fit=own_fit, measured=measured)
     cuda = placement.device == "cuda"
     hardware = Hardware(gpu, layout.gpus_per_node, layout.nodes) if cuda else Hardware(gpu)
     solution = Solution(placement, layout)
-    return price(config, solution, hardware, offer, basis)
+    plan = price(config, solution, hardware, offer, basis)
+    return replace(plan, offer=None) if paid[1] == OWN_MACHINE else plan
 
 
 def _throughput(config: Config, placement: Placement, probe: Probe) -> Throughput:

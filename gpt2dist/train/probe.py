@@ -22,7 +22,7 @@ from gpt2dist.plan.goals import Goal
 from gpt2dist.plan.placement import Placement, place
 from gpt2dist.plan.plan_record import Plan
 from gpt2dist.plan.speed.probes import PROBES_FILE, Probe, save_probe
-from gpt2dist.track.ledger import price_usd_per_hour
+from gpt2dist.track.ledger import OWN_MACHINE, no_price, price_usd_per_hour
 from gpt2dist.train.core.control import single_process_group
 from gpt2dist.train.core.engine import Engine
 from gpt2dist.train.machine import probe_machine
@@ -35,6 +35,9 @@ WARMUP_STEPS = 3
 
 def probe_plan(config: Config, goal: Goal, say: Callable[[str], None]) -> Plan:
     """Measure `config` on one device of this machine, keep the figures, and plan with them."""
+    paid = price_usd_per_hour(config.cluster, os.environ)
+    if goal.usd is not None and paid[1] == OWN_MACHINE:
+        raise no_price(f"--usd {goal.usd:g}")
     placement = place(config, probe_machine(), single_process=True)
     say(
         f"measuring {PROBE_STEPS} steps of {placement.micro_batch} x {config.model.context} tokens "
@@ -42,7 +45,6 @@ def probe_plan(config: Config, goal: Goal, say: Callable[[str], None]) -> Plan:
     )
     probe = measure(config, placement)
     save_probe(Path(config.paths.runs) / PROBES_FILE, probe)
-    paid = price_usd_per_hour(config.cluster, os.environ)
     return plan_here(config, placement, paid, probe, goal=goal)
 
 

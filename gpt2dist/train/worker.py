@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,19 +17,20 @@ import torch
 
 from gpt2dist.config.load import identity
 from gpt2dist.config.schema import Config
-from gpt2dist.data.serve.stream import memmap_batches, ray_batches
+from gpt2dist.data.serve.stream import local_batches, ray_batches
 from gpt2dist.data.serve.validation import validation_batches
 from gpt2dist.data.serve.windows import StreamPlan, Windows
 from gpt2dist.data.shards import Dataset, load_dataset_folder
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.data.verify import Verification, verifying
 from gpt2dist.disk import locked, remove_partials
-from gpt2dist.errors import BadInput, RunFailure
+from gpt2dist.errors import BadInput, RunFailure, StorageRefused
 from gpt2dist.evaluate.sampling import Sampling, generate
 from gpt2dist.evaluate.validation import validation_loss
 from gpt2dist.model.gpt2 import GPT2
 from gpt2dist.model.optim import build_adamw
 from gpt2dist.plan.placement import Placement
-from gpt2dist.run_files import CHECKPOINTS, RANK_LOCK, SAMPLES_FILE, write_outcome
+from gpt2dist.run_files import CHECKPOINTS, RANK_LOCK, write_outcome
 from gpt2dist.train.core import checkpoint
 from gpt2dist.train.core.checkpoint import Checkpoint
 from gpt2dist.train.core.control import Control, single_process_group
@@ -39,21 +40,29 @@ from gpt2dist.train.job import Job
 from gpt2dist.train.recorder import RunRecorder
 
 
-def train_rank(job: Job, local_rank: int = 0) -> Ending:
+def train_rank(
+    job: Job, local_rank: int = 0, asked: Callable[[], str | None] = lambda: None
+) -> Ending:
     """Train this rank's share of the run to its end; every rank returns the same ending.
 
-    How it ended is written to the run folder, also before BadInput and RunFailure are raised.
+    `asked` says why this process should stop, if it should; others ask through the run's folder.
+    How it ended is written to the run folder, also before BadInput and RunFailure are raised;
+    StorageRefused says alone what could not be.
     """
     try:
-        return _train_rank(job, local_rank)
+        return _train_rank(job, local_rank, asked)
+    except StorageRefused:
+        raise
     except (BadInput, RunFailure) as error:
         # Any other exception is the machine's fault: Ray may try again.
         kind = "diverged" if isinstance(error, Diverged) else "failed"
-        write_outcome(Path(job.run_dir), kind=kind, reason=str(error), exit_code=error.exit_code)
+        code = error.exit_code
+        with suppress(StorageRefused):
+            write_outcome(Path(job.run_dir), kind=kind, reason=str(error), exit_code=code)
         raise
 
 
-def _train_rank(job: Job, local_rank: int) -> Ending:
+def _train_rank(job: Job, local_rank: int, asked: Callable[[], str | None]) -> Ending:
     control = Control()
     config, run_dir = job.config, Path(job.run_dir)
     placement = replace(job.placement, local_rank=local_rank)
@@ -63,10 +72,14 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
             # A killed driver's workers may live for a few seconds more.
             stack.enter_context(locked(run_dir / RANK_LOCK, wait_seconds=60))
         dataset = load_dataset_folder(Path(job.dataset_dir))
-        recorder, resumed = _open_records(job, control)
+        nodes = control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())
+        recorder, resumed = _open_records(job, control, len(set(nodes)), asked)
         stack.callback(recorder.close)
         try:
             start_step = resumed.state.step if resumed else 0
+            verification = None
+            if nodes.index(nodes[control.rank]) == control.rank:  # the first rank of its machine
+                verification = stack.enter_context(verifying(dataset, start_step))
             plan = StreamPlan(
                 dataset_dir=job.dataset_dir,
                 context=config.model.context,
@@ -78,11 +91,13 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
                 start_step=start_step,
                 steps=config.total_steps - start_step,
             )
-            batches = started(ray_batches(plan)) if job.use_ray else memmap_batches(plan)
-            stack.callback(batches.close)
+            opened = started(ray_batches(plan)) if job.use_ray else closing(local_batches(plan))
+            batches = stack.enter_context(opened)
             engine, state = _build(config, placement, resumed)
             around = _surroundings(job, control, engine, dataset, recorder)
-            ending = run_loop(engine, batches, state, config, around)
+            ending = run_loop(engine, _vouched(batches, verification), state, config, around)
+            if ending.kind == "finished":
+                _require_whole(control, verification)
         except torch.cuda.OutOfMemoryError:
             micro = placement.micro_batch
             raise RunFailure(
@@ -93,6 +108,29 @@ def _train_rank(job: Job, local_rank: int) -> Ending:
     return ending
 
 
+def _vouched(
+    batches: Iterator[torch.Tensor], verification: Verification | None
+) -> Iterator[torch.Tensor]:
+    """The same batches, until a shard is found wrong."""
+    for batch in batches:
+        if verification is not None:
+            verification.check()
+        yield batch
+
+
+def _require_whole(control: Control, verification: Verification | None) -> None:
+    """Waits for the sums of all shards; every rank raises what one has found."""
+    trouble = None
+    if verification is not None:
+        try:
+            verification.finish()
+        except BadInput as error:
+            trouble = str(error)
+    for found in control.gather(trouble):
+        if found:
+            raise BadInput(found)
+
+
 def _set_up_process(placement: Placement) -> None:
     # Ray Train sets OMP_NUM_THREADS=1: half the machine would idle.
     torch.set_num_threads(placement.threads)
@@ -101,10 +139,11 @@ def _set_up_process(placement: Placement) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def _open_records(job: Job, control: Control) -> tuple[Recorder, Checkpoint | None]:
+def _open_records(
+    job: Job, control: Control, machines: int, asked: Callable[[], str | None]
+) -> tuple[Recorder, Checkpoint | None]:
     """The recorder of this rank and the checkpoint to resume from, the same on all ranks."""
     run_dir = Path(job.run_dir)
-    machines = len(set(control.gather(os.environ.get("RAY_NODE_ID") or socket.gethostname())))
     notes: list[str] = []
 
     def find() -> Path | None:
@@ -118,7 +157,7 @@ def _open_records(job: Job, control: Control) -> tuple[Recorder, Checkpoint | No
     resumed = checkpoint.load(path, full_check=False) if path else None
     if control.rank != 0:
         return Recorder(), resumed
-    recorder = RunRecorder(job, machines, resumed.state.step if resumed else None)
+    recorder = RunRecorder(job, machines, resumed.state.step if resumed else None, asked)
     if resumed is not None:
         notes.append(f"continuing from {resumed.path.name} ({resumed.state.tokens:,} tokens)")
     for note in notes:
@@ -176,17 +215,22 @@ def _surroundings(
         return loss
 
     def sample(step: int) -> None:
-        text = _sample_text(config, engine)
-        if control.rank == 0:
-            with (run_dir / SAMPLES_FILE).open("a") as file:
-                file.write(f"--- step {step:,}\n{text}\n\n")
+        recorder.sample(step, _sample_text(config, engine))
 
-    def save(state: TrainState) -> None:
-        state = replace(recorder.vouch(state), loss_scale=engine.loss_scale)
-        checkpoint.save(run_dir, engine, state, control.gather)
+    def save(state: TrainState) -> bool:
+        try:
+            vouched = control.from_root(lambda: recorder.vouch(state))
+            vouched = replace(vouched, loss_scale=engine.loss_scale)
+            checkpoint.save(run_dir, engine, vouched, control.gather)
+        except StorageRefused as refusal:
+            recorder.saved(state, refused=str(refusal))
+            return False
+        recorder.saved(state, refused=None)
         if control.rank == 0:
             kept = config.checkpoint
-            checkpoint.prune(run_dir, kept.keep_last, kept.keep_best, at_step=state.step)
+            with suppress(OSError):  # the next save prunes again
+                checkpoint.prune(run_dir, kept.keep_last, kept.keep_best, at_step=state.step)
+        return True
 
     return Surroundings(control, recorder, evaluate=evaluate, sample=sample, save=save)
 
@@ -208,28 +252,24 @@ def _sample_text(config: Config, engine: Engine) -> str:
     return prompt + tokenizer.decode(new_ids)
 
 
-def train_alone(job: Job) -> None:
+def train_alone(job: Job, asked: Callable[[], str | None]) -> None:
     """The one rank of a run in this process."""
     with single_process_group(job.placement.device):
-        train_rank(job)
+        train_rank(job, asked=asked)
 
 
-def started(batches: Generator[torch.Tensor, None, None]) -> Generator[torch.Tensor, None, None]:
+@contextmanager
+def started(batches: Generator[torch.Tensor, None, None]) -> Iterator[Iterator[torch.Tensor]]:
     """The same batches; the first is fetched from now on, while the model is being built."""
-    thread = ThreadPoolExecutor(1)
-    first = thread.submit(next, batches, None)
-    thread.shutdown(wait=False)
-    return _chained(first, batches)
+    # A pipeline can be closed only when no thread runs it.
+    with closing(batches), ThreadPoolExecutor(1) as thread:
+        yield _chained(thread.submit(next, batches, None), batches)
 
 
 def _chained(
-    first: Future[torch.Tensor | None], batches: Generator[torch.Tensor, None, None]
-) -> Generator[torch.Tensor, None, None]:
-    try:
-        batch = first.result()
-        if batch is not None:
-            yield batch
-            yield from batches
-    finally:
-        first.exception()  # the pipeline can be closed only when no thread runs it
-        batches.close()
+    first: Future[torch.Tensor | None], batches: Iterator[torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    batch = first.result()
+    if batch is not None:
+        yield batch
+        yield from batches

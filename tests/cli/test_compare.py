@@ -7,7 +7,7 @@ import pytest
     ("words", "said"),
     [
         (["nobody"], "no run at 'nobody'"),
-        (["--loss", "0"], "--loss 0.0 must be above 0"),
+        (["--loss", "0"], "--loss=0.0 must be a positive number"),
         (["a", "--sweep", "b"], "RUN and --sweep name runs in different ways"),
     ],
 )

@@ -8,9 +8,9 @@ import pytest
     [
         (["show", "nowhere"], "nowhere is not a dataset folder"),
         (["prepare", "nowhere.txt", "--out", "x", "--local"], "nowhere.txt"),
-        (["prepare", "stdlib", "--out", "x", "--val-fraction", "1"], "--val-fraction 1"),
+        (["prepare", "stdlib", "--out", "x", "--val-fraction", "1"], "--val-fraction=1"),
         (["prepare", "stdlib", "--out", "x", "--max-documents", "0"], "must be at least 1"),
-        (["prepare", "", "--out", "x"], "data.source= must not be empty"),
+        (["prepare", "", "--out", "x"], "SOURCE= must not be empty"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(words, said, refused):

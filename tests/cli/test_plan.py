@@ -16,6 +16,17 @@ def test_one_plan_says_memory_speed_money_loss_and_the_command(ask):
     assert "1 x lambda" in said.out
 
 
+@pytest.mark.parametrize(("words", "named"), [
+    (["on=A100-80GB:8", "--provider", "lambda"], False),  # its machines come with their disk
+    (["on=RTX4090", "--provider", "runpod"], True),
+    (["on=RTX4090", "cluster.usd_per_hour=0.1"], False),
+])  # fmt: skip
+def test_disks_are_in_the_price_or_named_as_not(ask, words, named):
+    _, said = ask("plan", "gpt2-124m", *words)
+    line = "without disks (256 GiB a machine: about $0.035/h more) and traffic"  # 25.6 / 730
+    assert (line in said.out) == named
+
+
 def test_a_plan_s_last_line_is_a_command_that_resolves(ask):
     _, said = ask("plan", "gpt2-355m", "on=RTX3090:4")
     command = said.out.splitlines()[-1].split()
@@ -50,7 +61,7 @@ def test_every_offer_in_a_table_that_is_cut_where_asked(ask):
         (["gpt2-124m", "on=A100", "on=H100"], "give one, or on=all"),
         (["gpt2-124m", "on=RTX9090"], "unknown GPU 'RTX9090'"),
         (["gpt2-124m", "on=A100", "--provider", "lamda"], "did you mean lambda?"),
-        (["gpt2-124m", "on=A100", "--rows", "0"], "--rows 0"),
+        (["gpt2-124m", "on=A100", "--rows", "0"], "--rows=0 must be at least 1"),
         (["gpt2-124m", "on=A100", "--usd", "0.1"], "cannot buy one step and one evaluation"),
         (["gpt2-124m", "on=A100", "optim.peek_lr=1"], "did you mean optim.peak_lr?"),
         (["all", "--probe"], "--probe measures one recipe"),

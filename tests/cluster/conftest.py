@@ -29,7 +29,7 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def environment(ray_folder) -> dict[str, str]:
     """`ray`, `python3` and `gpt2dist` of these tests, and no node of any other cluster."""
-    foreign = ("SKYPILOT_", "NODE_", "NUM_NODES", "GPUS_PER_NODE", "RAY_")
+    foreign = ("SKYPILOT_", "NODE_", "NUM_NODES", "GPUS_PER_NODE", "RAY_", "GLOO_", "NCCL_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     programs = str(Path(sys.executable).parent)
     path = f"{programs}:{kept['PATH']}"

@@ -51,6 +51,8 @@ class Host:
     def __init__(self, rank: int, scratch: Path) -> None:
         self.name, self.address, self.rank = NAMES[rank], ADDRESSES[rank], rank
         self._scratch = scratch
+        self._network: int | None = None
+        "Held, it outlives the host's processes."
         self._outer = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "--fork", "--kill-child",
              "--mount-proc", sys.executable, "-c", FIRST_PROCESS],
@@ -94,7 +96,16 @@ class Host:
                 continue
         return found
 
+    def lose_power(self) -> None:
+        """Nothing runs here any more, and nobody is told; the cable stays."""
+        self._network = os.open(f"/proc/{self.first.pid}/ns/net", os.O_RDONLY)
+        self.do("ip", "link", "set", "eth0", "down")
+        self.first.kill()
+        self._outer.wait()
+
     def end(self) -> None:
+        if self._network is not None:
+            os.close(self._network)
         self._outer.kill()
         self._outer.wait()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
@@ -45,15 +46,26 @@ def test_without_a_command_it_says_what_it_needs(script, environment):
 
 
 def test_one_machine_is_a_cluster_of_one(script, environment, ray_folder):
-    """The command sees the GPUs it was promised; its exit code comes back and Ray is gone."""
+    """The command sees the GPUs it was promised; its exit code comes back and Ray is gone.
+
+    And nobody else could reach it.
+    """
     command = (
-        "import os, ray; ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False)\n"
+        "import os, psutil, ray\n"
+        "from tests.train.command import reachable_from_elsewhere\n"
+        "ray.init(address=os.environ['RAY_ADDRESS'], log_to_driver=False)\n"
+        "port, every = os.environ['RAY_CLUSTER_PORT'], psutil.process_iter(['cmdline'])\n"
+        "there = [process for process in every if port in str(process.info['cmdline'])]\n"
+        "assert len(there) > 2, there\n"
+        "open_to_others = reachable_from_elsewhere(there)\n"
+        "assert not open_to_others, open_to_others\n"
         "assert len(ray.nodes()) == 1\n"
         "os._exit(40 + int(ray.cluster_resources()['GPU']))"
     )
     done = subprocess.run(
         [script, "python3", "-c", command],
         env={**environment, "GPUS_PER_NODE": "3", "RAY_CLUSTER_PORT": "6490"},
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )

@@ -16,7 +16,7 @@ import json, socket, sys
 import torch.distributed as dist
 from gpt2dist.train.core.control import Control
 from gpt2dist.config.load import resolve
-from gpt2dist.track.ledger import Attempt
+from gpt2dist.track.attempts import Attempt
 from gpt2dist.train.job import Job
 from gpt2dist.train.ray_run import folders_are_shared
 

@@ -6,13 +6,17 @@ Ray is started three times for all tests of this file, because each start takes 
 from __future__ import annotations
 
 import json
+import re
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from gpt2dist.run_files import checkpoint_folders, step_of
+from gpt2dist.track.attempts import read_attempts
 from tests.cluster.hosts import ADDRESSES, Host, Program, TwoHosts, why_not
 from tests.train.command import (
     BATCH_TOKENS,
@@ -25,13 +29,19 @@ from tests.train.command import (
     wait_until,
 )
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
+]
 
 COMPARED_STEPS = 30
 # Dropout draws differ between one worker and two, so it would hide what is compared here.
 RECIPE = [*TINY, "model.dropout=0", f"train.tokens={100_000 * BATCH_TOKENS}", "zero.stage=1",
           "track.every_steps=1", "eval.every_steps=10", "cluster.cpu_workers=2",
           "cluster.micro_batch=1"]  # fmt: skip
+# Ray otherwise takes a minute to miss a machine that says nothing.
+SOON_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
+               "RAY_health_check_failure_threshold": "3"}  # fmt: skip
 # What SkyPilot's own Ray and an ordinary one occupy on a machine.
 TAKEN_PORTS = (6379, 6380, 8076, 8265, 8266, 10001, 52365)
 OCCUPY = f"""
@@ -167,3 +177,42 @@ def test_a_head_that_is_killed_takes_everything_down(hosts, cluster, scratch):
     programs[0].send_signal(signal.SIGKILL)
     assert (programs[0].ends(), programs[1].ends()) == (-signal.SIGKILL, 0)
     wait_until(lambda: hosts.processes() == [])
+
+
+def test_a_run_that_lost_a_machine_ends_at_the_deadline(cluster, scratch, letters, request):
+    """Not after an endless wait: the machine is named, every second paid, the checkpoint kept."""
+    hosts = TwoHosts(scratch)
+    request.addfinalizer(hosts.end)
+    first, second = hosts
+    run_dir, join_s = scratch / "lonely", 3.0
+    words = ["gpt2dist", "train", "debug", *RECIPE, f"data.source={letters}",
+             f"paths.runs={scratch}", "track.mlflow=false", "--name", run_dir.name,
+             f"cluster.join_minutes={join_s / 60}", "cluster.usd_per_hour=3600"]  # fmt: skip
+    # The machine that stays has no room for both workers.
+    cpus = ({"RAY_CLUSTER_CPUS": "1"}, {"RAY_CLUSTER_CPUS": "3"})
+    programs = [cluster.start(host, *words, **SOON_MISSED, **n) for host, n in zip(hosts, cpus)]
+    wait_until(lambda: checkpoint_folders(run_dir), programs[0].is_alive)
+    lost_at = time.time()
+    second.lose_power()
+    programs[1].ends()
+    code = programs[0].ends()
+    ended_at = time.time()
+
+    assert code == 75, programs[0].log
+    summary = summary_of(run_dir)
+    assert (summary["ended"], summary["machines"]) == ("interrupted", 2)
+    found = re.fullmatch(
+        rf"no place for 2 workers within cluster.join_minutes=0.05: machine {second.address} "
+        rf"\({second.name}\), last seen at (.*), is gone",
+        summary["reason"],
+    )
+    assert found, summary["reason"]
+    last_seen = time.mktime(time.strptime(found[1], "%Y-%m-%d %H:%M:%S"))
+    assert lost_at - 2 <= last_seen <= ended_at - join_s
+    attempts = read_attempts(run_dir / "ledger.json")
+    assert lost_at + join_s <= attempts[-1].last_seen_at <= ended_at
+    # Both machines, a dollar per second each; the one that is gone may be billed all the same.
+    assert summary["usd"] == pytest.approx(2 * summary["seconds"])
+    assert summary["resume_step"] == step_of(checkpoint_folders(run_dir)[0])
+    assert "the same command continues this run" in programs[0].log
+    assert first.processes() == []

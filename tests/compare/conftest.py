@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpt2dist.config.load import dump, resolve
-from gpt2dist.track.ledger import Account, Attempt
+from gpt2dist.track.attempts import Attempt
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.rows import RowWriter
 from gpt2dist.track.summary import RunEnd, summarize, write_summary
 
@@ -28,6 +29,7 @@ def write_run(
     workers: int = 1,
     gpu: bool = True,
     ended: str = "finished",
+    reason: str = "",
     predicted: dict | None = None,
     val_tokens_per_byte: float | None = None,
     summary: bool = True,
@@ -61,15 +63,15 @@ def write_run(
             "time": START + spent,
         }
         rows.append(row | ({"val_loss": losses[step]} if step in losses else {}))
-    with RowWriter(folder / "metrics.jsonl", None) as writer:
-        for row in rows:
-            writer.append(row)
+    writer = RowWriter(folder / "metrics.jsonl", None)
+    for row in rows:
+        writer.append(row)
     if summary:
         record = summarize(
             config,
             rows,
             Account([attempt]),
-            RunEnd(folder.name, ended, "", device, workers, "bf16"),
+            RunEnd(folder.name, ended, reason, device, workers, "bf16"),
         )
         record |= {"predicted": predicted, "prediction_error": None}
         write_summary(folder, {**record, "val_tokens_per_byte": val_tokens_per_byte})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2dist.compare.fit_command import FitRequest, fit
+from gpt2dist.compare.fit_command import FitRequest, describe_fit, fit
+from gpt2dist.compare.stats.scaling import CONSTANTS, ScalingFit
 from gpt2dist.config.load import resolve
 from gpt2dist.errors import BadInput
 from gpt2dist.plan.arithmetic import parameters
 from gpt2dist.plan.loss.law import Law
-from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, load_own_fit
+from gpt2dist.plan.loss.own_fit import OWN_FIT_FILE, OwnFit, load_own_fit
 from gpt2dist.plan.loss.predict import predict_loss
 
 TRUTH = Law(1.2, 60.0, 0.25, 150.0, 0.3, "")
@@ -39,6 +40,16 @@ def test_planner_predicts_with_the_fit_of_own_runs(make, runs_dir):
     estimate = predict_loss(10_000_000, 5e8, "own.txt", own_fit=own)
     assert estimate.loss == pytest.approx(TRUTH.loss(1e7, 5e8), rel=1e-3)
     assert lines[0].startswith("loss = 1.200 + 60")
+    assert any(line.startswith("  approximate: 9 settings are few") for line in lines)
+
+
+@pytest.mark.parametrize("settings", [6, 9, 10, 40])
+def test_intervals_of_fewer_than_ten_settings_are_called_approximate(settings):
+    own = OwnFit(1.2, 60.0, 0.25, 150.0, 0.3, spread=0.01, runs=settings, made="")
+    found = ScalingFit(own, dict.fromkeys(CONSTANTS, (0.2, 0.4)), ())
+    lines = describe_fit(found, "own.txt")
+    assert sum("95 % interval 0.2 to 0.4" in line for line in lines) == 5
+    assert any("approximate" in line for line in lines) == (settings < 10)
 
 
 def test_refusal_writes_nothing_and_force_says_what_is_doubtful(make, runs_dir):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import get_type_hints
 
 import pytest
@@ -62,6 +63,15 @@ def test_the_defaults_are_within_their_bounds():
         ("train.seed=18446744073709551616", "must be at most 4,294,967,295"),
         ("data.source=", "data.source= must not be empty"),
         ("paths.runs=' '", "paths.runs=  must not be empty"),
+        ("paths.runs=\udcff", "must be one line of UTF-8 text"),
+        ("eval.sample_prompt=\udcff", "eval.sample_prompt=\\udcff is not UTF-8 text"),
+        ('track.experiment="a\\nb"', "track.experiment=a\\nb must be one line"),
+        (f"data.source=a/{'x' * 256}/b", "is too long"),
+        ("track.uri=http://me:hunter2@host:5000", "track.uri=http://host:5000 holds a password"),
+        ("track.uri=postgresql://me:hunt/er2@db/x", "use $MLFLOW_TRACKING_URI for the whole"),
+        ("track.uri=https://hunter2@host", "holds a password"),
+        ("track.uri=mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dhunter2", "holds a password"),
+        ("data.source=s3://me:hunter2@bucket/text", "data.source=s3://bucket/text holds a passw"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_reason(override, message):
@@ -69,6 +79,16 @@ def test_what_cannot_be_meant_is_refused_with_its_reason(override, message):
         resolve("debug", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not re.search("hunt|er2", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host:5000", "https://host/a?b=c", "postgresql://me@db:5432/x?sslmode=require",
+     "sqlite:////data/a@b/mlflow.db", "databricks", "databricks://profile"],
+)  # fmt: skip
+def test_an_address_without_a_password_is_kept_as_it_is(uri):
+    assert resolve("debug", [f"track.uri={uri}"]).track.uri == uri
 
 
 def test_the_seed_of_every_step_fits_torch():

@@ -15,8 +15,9 @@ from gpt2dist.config.load import (
     recipe_names,
     resolve,
     run_name,
+    to_tree,
 )
-from gpt2dist.config.schema import TrainConfig
+from gpt2dist.config.schema import TrackConfig, TrainConfig
 from gpt2dist.errors import BadInput
 
 
@@ -132,6 +133,18 @@ def test_a_text_is_what_was_typed(override, value):
     assert resolve("debug", [override]).data.source == value
 
 
+def test_a_config_is_written_without_the_password_that_an_old_one_holds(tmp_path):
+    old = dataclasses.replace(
+        resolve("debug"), track=TrackConfig(uri="postgresql://me:hunter2@db/x?sslmode=require")
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_tree(old)))
+    read = load_dumped(tmp_path / "config.yaml")
+    assert read == old
+    (tmp_path / "config.yaml").write_text(dump(read))
+    assert load_dumped(tmp_path / "config.yaml").track.uri == "postgresql://db/x"
+    assert identity(read) == identity(resolve("debug"))
+
+
 @pytest.mark.parametrize(
     "text", ["my_texts/*.txt", "*.txt", "007", "a: b", "[x", "null", "'", '"', "1e5", " x ", "# y",
              "two\nlines", "\n", "tab\there", "back\\slash", "é 😀", "~", "- a"]
@@ -140,9 +153,9 @@ def test_differences_are_overrides_that_lead_back(text):
     base = resolve("debug")
     changed = dataclasses.replace(
         base,
-        data=dataclasses.replace(base.data, source=text if text.strip() else "x"),
+        data=dataclasses.replace(base.data, source=text if text.isprintable() else "x"),
         eval=dataclasses.replace(base.eval, sample_prompt=text, every_steps=None),
-        paths=dataclasses.replace(base.paths, dataset=text if text.strip() else None),
+        paths=dataclasses.replace(base.paths, dataset=text if text.isprintable() else None),
     )
     words = overrides_of(changed, base)
     assert resolve("debug", words) == changed

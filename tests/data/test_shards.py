@@ -2,16 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from gpt2dist.config.schema import DataConfig
-from gpt2dist.data.shards import (
-    load_dataset_folder,
-    require,
-    verify,
-    write_manifest,
-)
+from gpt2dist.data.shards import load_dataset_folder, require, write_manifest
+from gpt2dist.data.verify import verify
 from gpt2dist.errors import BadInput
 
 
@@ -35,6 +30,10 @@ def test_a_written_manifest_reads_back_the_same(folder):
         (lambda f: (f / "manifest.json").unlink(), "no manifest.json, so it is not"),
         (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
         (lambda f: (f / "manifest.json").write_text('{"format": 1}'), "is damaged"),
+        (
+            lambda f: edit_manifest(f, sha257="0"),
+            "is damaged .*unexpected .* 'sha257'",
+        ),
         (lambda f: edit_manifest(f, format=2), "format=2, this version reads format=1"),
         (lambda f: (f / "train-00001.bin").unlink(), "train-00001.bin is missing"),
         (lambda f: (f / "val-00000.bin").write_bytes(b"ab"), "2 bytes, its manifest says 180"),
@@ -44,6 +43,13 @@ def test_a_written_manifest_reads_back_the_same(folder):
 def test_a_damaged_folder_is_refused(folder, damage, message):
     damage(folder)
     with pytest.raises(BadInput, match=message):
+        load_dataset_folder(folder)
+
+
+def test_a_manifest_vouches_for_itself(folder):
+    write_manifest(load_dataset_folder(folder))
+    edit_manifest(folder, val_fraction=0.2)
+    with pytest.raises(BadInput, match=r"manifest.json is damaged \(.* recorded sha256\); restore"):
         load_dataset_folder(folder)
 
 
@@ -68,21 +74,6 @@ def test_an_empty_shard_is_refused_even_if_the_manifest_agrees(folder):
         load_dataset_folder(folder)
 
 
-def test_verify_finds_one_changed_byte(folder):
-    path = folder / "train-00002.bin"
-    content = bytearray(path.read_bytes())
-    content[100] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(BadInput, match=r"train-00002.bin does not have the sha256"):
-        verify(load_dataset_folder(folder))
-
-
-def test_verify_finds_a_token_beyond_the_vocabulary(dataset_of):
-    folder = dataset_of([np.array([1, 2, 300])], [])
-    with pytest.raises(BadInput, match="token 300, beyond vocab=257"):
-        verify(load_dataset_folder(folder))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -99,6 +90,13 @@ def test_a_config_of_another_dataset_is_refused(folder, changes, message):
     require(dataset, DataConfig(**settings))
     with pytest.raises(BadInput, match=message):
         require(dataset, DataConfig(**(settings | changes)))
+
+
+def test_a_vocabulary_that_is_not_its_tokenizers_is_refused(folder):
+    edit_manifest(folder, vocab=320)
+    settings = {"source": "made by a test", "tokenizer": "bytes", "val_fraction": 0.1}
+    with pytest.raises(BadInput, match=r"manifest\.json says vocab=320, bytes has another"):
+        require(load_dataset_folder(folder), DataConfig(**settings))
 
 
 def test_a_source_that_is_the_folder_only_has_to_agree_on_the_tokenizer(folder):

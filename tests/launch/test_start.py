@@ -19,6 +19,7 @@ from gpt2dist.launch.order import LaunchRequest
 from gpt2dist.launch.record import read_record
 from gpt2dist.launch.start import launch
 from gpt2dist.launch.target import choose, recipe_target
+from gpt2dist.launch.task import Rental, train_tree
 from gpt2dist.plan.describe import as_json
 from gpt2dist.plan.planner import plan_on
 
@@ -101,6 +102,19 @@ def test_agreeing_launches_once_and_gives_the_machine_back(bench):
     assert "SKYPILOT_DISABLE_USAGE_COLLECTION=1" in Path(f"{bench.calls_file}.env").read_text()
 
 
+def test_a_managed_job_on_several_machines_recovers_when_one_is_lost():
+    """Only there: a cluster is not restarted, and without a bucket a run would begin anew."""
+    envs = {"RECIPE": "gpt2-1558m", "BUCKET": "gs://bucket", "DATA": ""}
+
+    def resources(nodes: int, *, spot: bool) -> dict:
+        rental = Rental("gcp", "A100", 8, 30.0, spot=spot)
+        return train_tree("run1", nodes, [rental], envs)["resources"]
+
+    assert resources(2, spot=True)["job_recovery"] == {"recover_on_exit_codes": [75]}
+    assert "job_recovery" not in resources(1, spot=True)
+    assert "job_recovery" not in resources(2, spot=False)
+
+
 def test_disagreeing_launches_nothing(bench):
     assert bench.launch(agree=False) == 0
     assert bench.calls == []
@@ -171,6 +185,41 @@ def test_the_default_budget_buys_the_plan_to_its_upper_end(bench, on, overrides)
     said = next(line for line in bench.said if line.startswith("budget"))
     assert f"planned ${record.plan['usd']:.2f}" in said
     assert "reserve $" in said
+
+
+def limits(bench, **wishes) -> tuple[float, float, str]:
+    """Budget, hours until SIGTERM on a fresh machine, and the line that says so."""
+    assert bench.launch(provider="runpod", dry_run=True, **wishes) == 0
+    envs = yaml.safe_load(bench.said[-1])["envs"]
+    budget_usd, price = float(envs["BUDGET_USD"]), float(envs["USD_PER_HOUR"])
+    reserve = Reserve(float(envs["GRACE_S"]), float(envs["UPLOAD_S"]), bucket=False)
+    line = next(line for line in reversed(bench.said) if line.startswith("budget"))
+    deadline_s = Allowance(budget_usd, price, 0.0, reserve).deadline_s
+    return budget_usd, deadline_s / 3600, line
+
+
+def test_more_dollars_than_the_plan_needs_buy_no_days_of_a_stuck_machine(bench):
+    """Time is limited too: 1.5 times the plan's longest, whatever was offered."""
+    plan = choose(recipe_target("gpt2-124m", (), "A100-80GB", spot=False, provider="runpod")).plan
+    longest_h = plan.usd_range[1] / plan.usd_per_hour
+    _, enough_h, _ = limits(bench)
+    budget_usd, hours, line = limits(bench, usd=50 * plan.usd)
+    assert enough_h < hours <= 1.5 * longest_h + 1.0 / plan.usd_per_hour
+    assert f"${budget_usd:,.2f} at most (1.5 x the plan's longest, which --hours raises)" in line
+    budget_usd, hours, line = limits(bench, usd=50 * plan.usd, hours=4 * longest_h)
+    assert budget_usd == pytest.approx(4 * longest_h * plan.usd_per_hour, rel=1e-4)
+    assert 3.5 * longest_h < hours < 4 * longest_h
+    assert f"at most (--hours {4 * longest_h:g})" in line
+    budget_usd, _, line = limits(bench, usd=1.2 * plan.usd_range[1])
+    assert budget_usd == pytest.approx(1.2 * plan.usd_range[1], rel=1e-4)
+    assert "at most (--usd " in line
+
+
+@pytest.mark.parametrize(("hours", "says"), [(0.2, r"^--hours 0\.2"), (-1.0, "positive number")])
+def test_hours_that_buy_nothing_launch_nothing(bench, hours, says):
+    with pytest.raises(BadInput, match=says):
+        bench.launch(hours=hours)
+    assert bench.calls == []
 
 
 def test_a_bucket_is_given_time_for_the_last_upload(bench):
@@ -360,14 +409,24 @@ def test_a_task_file_is_narrowed_to_the_machine_that_was_priced(bench):
         ("run: x\nenvs: {RECIPE: gpt2-124m}\nresources: {infra: runpod, accelerators: A100-40GB}\n",
          "A100-40|offers no"),
         ("run: [\n", "not valid YAML"),
+        ("run: x\nenvs: [RECIPE]\n", "envs must hold `key: value`"),
+        ("run: x\nenvs: {RECIPE: gpt2-124m, OVERRIDES: \"'\"}\n", "No closing quotation"),
+        ("run: x\nenvs: {RECIPE: gpt2-124m}\nnum_nodes: many\n", "num_nodes='many' is not"),
+        (f"run: x\nenvs: {{RECIPE: gpt2-124m}}\nsecrets: {{WANDB_API_KEY: {SECRET}}}\n",
+         "secrets.WANDB_API_KEY holds a secret"),
+        (f"run: x\nenvs: {{RECIPE: gpt2-124m, MLFLOW_TRACKING_URI: 'http://me:{SECRET}@host'}}\n",
+         "export MLFLOW_TRACKING_URI here"),
+        (f"run: x\nenvs: {{RECIPE: gpt2-124m, OVERRIDES: 'track.uri=http://me:{SECRET}@host'}}\n",
+         "track.uri=http://host holds a password"),
         ("run: x\nnum_nodes: 2\nenvs: {RECIPE: gpt2-124m}\n"
          "resources: {infra: vast, accelerators: H100:8}\n", "no several nodes .* at vast"),
     ],
 )  # fmt: skip
 def test_bad_task_files_launch_nothing(bench, text, says):
     Path("task.yaml").write_text(text)
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=says) as refusal:
         bench.launch("task.yaml")
+    assert SECRET not in str(refusal.value)
     assert bench.calls == []
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from gpt2dist.errors import BadInput
 from gpt2dist.model import loss as loss_module
 from gpt2dist.model.loss import linear_cross_entropy
 
@@ -42,7 +43,7 @@ def softmax_form(request, monkeypatch):
             loss_module,
             "_softmax_with_scratch",
             lambda z, t, scratch: loss_module._softmax_by_log(
-                z, t, torch.promote_types(z.dtype, torch.float32)
+                z, t, torch.promote_types(z.dtype, torch.float32), V
             ),
         )
 
@@ -138,3 +139,19 @@ def test_a_second_backward_is_refused():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="already handed out"):
         loss.backward()
+
+
+@pytest.mark.parametrize("wrong", [V, 127, 128, 10**6, -1, -101])
+def test_a_target_outside_the_vocabulary_is_named(wrong):
+    """127: the logits are padded to 128 columns, where the loss was infinite instead."""
+    x_ND, weight_VD, targets_N = problem()
+    targets_N[[17, 30]] = wrong
+    with pytest.raises(BadInput, match=f"target {wrong} at position 17 of the batch .* of 101 tok"):
+        linear_cross_entropy(x_ND, weight_VD, targets_N)
+
+
+def test_cuda_s_form_leaves_no_target_in_the_padding_unnoticed():
+    """Its check is torch's own of `gather`, which has the same bounds on every device."""
+    padded_CP = torch.zeros(2, 128)
+    with pytest.raises(RuntimeError, match=r"index 127 is out of bounds .* size 101"):
+        loss_module._softmax_by_log(padded_CP, torch.tensor([[0], [127]]), torch.float32, V)

@@ -54,6 +54,7 @@ def mlflow_runs(file):
     return runs, status, tags, steps
 
 
+@pytest.mark.slow
 def test_killed_trial_and_killed_driver_lose_and_repeat_nothing(tmp_path, shards):
     file = write_sweep(
         tmp_path,

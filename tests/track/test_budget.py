@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt2dist.config.schema import BudgetConfig
+from gpt2dist.track.attempts import Attempt, Clock
 from gpt2dist.track.budget import BudgetGuard
-from gpt2dist.track.ledger import Attempt, Ledger
+from gpt2dist.track.ledger import Ledger
 
 START = 1_700_000_000.0
 
@@ -13,8 +14,10 @@ def guard(budget, *, past_seconds=0.0, now_seconds=0.0, machines=1, usd_per_hour
     """A run at `now_seconds` of its attempt, after an earlier one at the same price."""
     past = Attempt("a", START - 9e5, START - 9e5 + past_seconds, machines, usd_per_hour, "config")
     now = Attempt("b", START, START, machines, usd_per_hour, "config")
+    steady = iter((0.0, *[now_seconds] * 9))
+    clock = Clock(steady=lambda: next(steady))
     path = Path("ledger.json")  # never written: nothing here is a heartbeat
-    return BudgetGuard(budget, Ledger(path, [past, now], clock=lambda: START + now_seconds))
+    return BudgetGuard(budget, Ledger(path, [past, now], clock))
 
 
 def test_without_limits_nothing_stops_the_run():

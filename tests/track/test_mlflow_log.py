@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
 import socket
 import sqlite3
@@ -10,8 +12,9 @@ import time
 from dataclasses import replace
 
 import pytest
+import yaml
 
-from gpt2dist.config.load import dump, resolve
+from gpt2dist.config.load import dump, resolve, to_tree
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.track.mlflow_log import MlflowTracker, sync
 from gpt2dist.track.mlflow_uri import default_uri
@@ -53,12 +56,12 @@ def row(step, **values):
 
 def train(run_dir, uri, steps, *, resume_step=None, attempt="1", config=CONFIG, **close):
     """An attempt that logs `steps`; returns what MLflow complained about, else None."""
-    with RowWriter(run_dir / "metrics.jsonl", resume_step) as rows:
-        tracker = MlflowTracker(run_dir, config, uri, attempt_id=attempt, tags={"device": "cpu"})
-        tracker.start()
-        for step in steps:
-            rows.append(row(step))
-        in_sync = tracker.close(**close)
+    rows = RowWriter(run_dir / "metrics.jsonl", resume_step)
+    tracker = MlflowTracker(run_dir, config, uri, attempt_id=attempt, tags={"device": "cpu"})
+    tracker.start()
+    for step in steps:
+        rows.append(row(step))
+    in_sync = tracker.close(**{"deadline_seconds": 120, **close})
     assert in_sync == (tracker.trouble is None)
     return tracker.trouble
 
@@ -106,9 +109,9 @@ def test_a_resumed_run_is_the_same_mlflow_run_and_no_step_is_doubled(run_dir, ur
 
 
 def test_sync_changes_nothing_the_second_time(run_dir, uri):
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        for step in range(1, 1201):
-            rows.append(row(step, val_loss=2.0 if step % 100 == 0 else None))
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    for step in range(1, 1201):
+        rows.append(row(step, val_loss=2.0 if step % 100 == 0 else None))
     (run_dir / "config.yaml").write_text(dump(CONFIG))
     (run_dir / "summary.json").write_text('{"ended": "diverged"}')
     first = sync(run_dir, CONFIG, uri)
@@ -125,8 +128,8 @@ def test_sync_changes_nothing_the_second_time(run_dir, uri):
 
 
 def test_what_a_run_came_to_and_what_was_predicted_are_metrics_of_its_last_step(run_dir, uri):
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        rows.append(row(5))
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    rows.append(row(5))
     (run_dir / "config.yaml").write_text(dump(CONFIG))
     predicted = {"basis": "probe", "usd": 1.25, "hours": None}
     summary = {"ended": "finished", "steps": 5, "usd": 1.5, "seconds": 60, "predicted": predicted,
@@ -142,9 +145,9 @@ def test_what_a_run_came_to_and_what_was_predicted_are_metrics_of_its_last_step(
 
 def test_sync_fills_gaps(run_dir, uri):
     train(run_dir, uri, [10, 30])
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        for step in (10, 20, 30):
-            rows.append(row(step))
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    for step in (10, 20, 30):
+        rows.append(row(step))
     assert sync(run_dir, CONFIG, uri).rows == 1
     assert [step for step, _ in history(run_dir, uri)] == [10, 20, 30]
 
@@ -155,11 +158,9 @@ def test_rows_written_while_workers_restart_are_followed(run_dir, uri):
     tracker.send_seconds = 0.02
     tracker.start()
     for resume_step in (None, 4, 8, 12):
-        rows.close()
         rows = RowWriter(run_dir / "metrics.jsonl", resume_step)
         for step in range((resume_step or 0) + 1, (resume_step or 0) + 7):
             rows.append(row(step))
-    rows.close()
     assert tracker.close()
     assert tracker.trouble is None
     assert history(run_dir, uri) == [(step, 1 / step) for step in range(1, 19)]
@@ -189,13 +190,13 @@ def closed_port():
 def test_a_dead_server_costs_one_line_and_no_time(run_dir, uri):
     dead = f"http://someone:secret@127.0.0.1:{closed_port()}"
     begin = time.monotonic()
-    with RowWriter(run_dir / "metrics.jsonl", None) as rows:
-        tracker = MlflowTracker(run_dir, CONFIG, dead, attempt_id="1", tags={})
-        tracker.start()
-        for step in range(1, 201):
-            rows.append(row(step))
-        assert time.monotonic() - begin < 3, "rows do not wait for MLflow"
-        assert not tracker.close()
+    rows = RowWriter(run_dir / "metrics.jsonl", None)
+    tracker = MlflowTracker(run_dir, CONFIG, dead, attempt_id="1", tags={})
+    tracker.start()
+    for step in range(1, 201):
+        rows.append(row(step))
+    assert time.monotonic() - begin < 3, "rows do not wait for MLflow"
+    assert not tracker.close()
     assert "nobody answers there" in tracker.trouble
     assert "gpt2dist track sync" in tracker.trouble
     assert "secret" not in tracker.trouble
@@ -209,13 +210,13 @@ def test_a_locked_database_does_not_hold_up_the_end_of_training(run_dir, uri, tm
     train(run_dir, uri, [1])
     lock = sqlite3.connect(tmp_path / "runs" / "mlflow.db")
     lock.execute("BEGIN EXCLUSIVE")
-    with RowWriter(run_dir / "metrics.jsonl", 1) as rows:
-        tracker = MlflowTracker(run_dir, CONFIG, uri, attempt_id="2", tags={})
-        tracker.start()
-        rows.append(row(2))
-        begin = time.monotonic()
-        assert not tracker.close(deadline_seconds=0.5)
-        assert time.monotonic() - begin < 2
+    rows = RowWriter(run_dir / "metrics.jsonl", 1)
+    tracker = MlflowTracker(run_dir, CONFIG, uri, attempt_id="2", tags={})
+    tracker.start()
+    rows.append(row(2))
+    begin = time.monotonic()
+    assert not tracker.close(deadline_seconds=0.5)
+    assert time.monotonic() - begin < 2
     assert "did not answer within 0.5 s" in tracker.trouble
     lock.rollback()
     lock.close()
@@ -250,3 +251,52 @@ def test_trials_of_a_sweep_share_one_new_database(tmp_path, uri):
 def test_sync_wants_the_folder_of_a_run(tmp_path, uri):
     with pytest.raises(BadInput, match="no rows at"):
         sync(tmp_path / "nowhere", CONFIG, uri)
+
+
+def files_with(secret, folder):
+    """Every file below that holds these bytes; SQLite's pages are among them."""
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and secret.encode() in path.read_bytes()
+    ]
+
+
+def test_the_password_of_an_old_run_is_not_sent_on(run_dir, uri, tmp_path):
+    """Earlier versions took it in `track.uri` and wrote it down; the next attempt has none."""
+    old = replace(CONFIG, track=replace(CONFIG.track, uri="postgresql://me:hunter2@db/x"))
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(to_tree(old)))
+    assert train(run_dir, uri, range(1, 4), config=old) is None
+    again = {"resume_step": 3, "attempt": "2"}
+    assert train(run_dir, uri, range(4, 6), **again) is None
+    _, run = stored(run_dir, uri)
+    assert run.data.params["track.uri"] == "postgresql://db/x"
+    assert any((tmp_path / "runs" / "mlflow-artifacts").rglob("config.yaml"))
+    assert files_with("hunter2", tmp_path) == ["config.yaml"]
+    assert files_with("hunter2", run_dir) == ["config.yaml"]
+
+
+def test_a_password_of_the_environment_reaches_the_server_and_no_file(run_dir, tmp_path, capfd):
+    asked = []
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            self.send_error(403)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        uri = f"http://me:hunter2@127.0.0.1:{server.server_port}"
+        trouble = train(run_dir, uri, range(1, 4))
+        with pytest.raises(RunFailure) as failure:
+            sync(run_dir, CONFIG, uri)
+        server.shutdown()
+    assert asked[0] == "Basic " + base64.b64encode(b"me:hunter2").decode()
+    said = f"{trouble} {failure.value} {''.join(capfd.readouterr())}"
+    assert f"127.0.0.1:{server.server_port}" in said
+    assert "hunter2" not in said
+    assert files_with("hunter2", tmp_path) == []

@@ -8,7 +8,8 @@ import pytest
 
 from gpt2dist.config.load import identity, resolve
 from gpt2dist.errors import BadInput
-from gpt2dist.track.ledger import Account, Attempt
+from gpt2dist.track.attempts import Attempt
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import RunEnd, read_summary, summarize, write_summary
 
 
@@ -67,6 +68,19 @@ def test_the_price_is_that_of_all_attempts():
     assert summary["usd"] == pytest.approx(2.0 + 3.0)
     assert (summary["seconds"], summary["attempts"], summary["machines"]) == (5400, 2, 3)
     assert summary["usd_per_hour"] == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(("dollars", "sources", "usd"), [
+    (0.0, ["own machine"], None),
+    (2.0, ["config", "own machine"], None),
+    (0.0, ["config"], 0.0),
+])  # fmt: skip
+def test_dollars_are_unknown_where_any_attempt_had_no_price(dollars, sources, usd):
+    account = Account(
+        [Attempt(str(at), at, at + 1.0, 1, dollars, s) for at, s in enumerate(sources)]
+    )
+    summary = summary_of(ROWS, account)
+    assert (summary["usd"], summary["usd_per_hour"]) == (usd, usd)
 
 
 def test_summary_survives_the_disk(tmp_path):

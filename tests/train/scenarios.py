@@ -30,7 +30,7 @@ SEQUENCES, CONTEXT, VOCAB = 8, 16, 257
 RATE = 1e-2
 
 
-def tiny_config(stage: int = 0, **model: Any) -> Config:
+def tiny_config(stage: int = 0, mixed_precision: str = "autocast", **model: Any) -> Config:
     config = resolve(
         "debug",
         [
@@ -44,6 +44,7 @@ def tiny_config(stage: int = 0, **model: Any) -> Config:
             "train.tokens=1280",
             "optim.warmup_steps=0",
             f"zero.stage={stage}",
+            f"cluster.mixed_precision={mixed_precision}",
         ],
     )
     return replace(config, model=replace(config.model, **model))
@@ -118,52 +119,73 @@ def follow(stages: list[int], micro_batch: int, steps: int, precision: str = "fp
     return curves
 
 
-def save_then_continue(stages: list[int], folder: str) -> Any:
-    """Save after 3 steps at each stage, then go on to step 6 without interruption."""
+def config_of(case: str) -> tuple[Config, str]:
+    """Config and precision of a case such as `bf16-engine-1`: precision, mode, ZeRO stage."""
+    precision, mode, stage = case.split("-")
+    return tiny_config(int(stage), mode), precision
+
+
+def save_then_continue(cases: list[str], folder: str) -> Any:
+    """Save after 3 steps of each case, then go on to step 6 without interruption."""
     torch.set_num_threads(1)
     curves = {}
-    for stage in stages:
-        engine = build(tiny_config(stage), 2)
+    for case in cases:
+        config, precision = config_of(case)
+        engine = build(config, 2, precision)
         for step in range(3):
             train_step(engine, step, 2)
-        run_dir = Path(folder) / f"{stage}-{engine.world}"
+        run_dir = Path(folder) / f"{case}-{engine.world}"
+        run_dir.mkdir(parents=True, exist_ok=True)
         state = TrainState(3, 3, 3 * SEQUENCES * CONTEXT, "test", SEQUENCES)
         checkpoint.save(run_dir, engine, state, Control().gather)
-        curves[str(stage)] = [train_step(engine, step, 2)["loss"] for step in range(3, 6)]
-        curves[f"digest {stage}"] = digest(engine)
+        curves[case] = [train_step(engine, step, 2)["loss"] for step in range(3, 6)]
+        curves[f"digest {case}"] = digest(engine)
     return curves
 
 
-def resume(stages: list[int], folders: list[str]) -> Any:
-    """Load each checkpoint at each stage and train steps 3 to 5."""
+def resume(pairs: list[tuple[str, str]]) -> Any:
+    """By each pair of a checkpoint and a case: what `resumed` gives."""
     torch.set_num_threads(1)
-    curves = {}
-    for folder in folders:
-        for stage in stages:
-            found = checkpoint.newest_valid(Path(folder), print)
-            assert found is not None
-            config = tiny_config(stage)
-            model = GPT2(config.model)
-            model.load_state_dict(found.weights())
-            engine = wrap(model, config, 2)
-            engine.load_optimizer(found.parameter_reader(), found.state.applied_steps)
-            assert steps_applied(engine) == 3
-            key = f"{Path(folder).name} -> {stage}"
-            curves[key] = [train_step(engine, step, 2)["loss"] for step in range(3, 6)]
-            curves[f"digest {key}"] = digest(engine)
-    return curves
+    return {f"{Path(folder).name} -> {case}": resumed(case, folder) for folder, case in pairs}
 
 
-def poisoned(stages: list[int]) -> Any:
+def resumed(case: str, folder: str) -> dict[str, list[float]]:
+    """Losses of steps 3 to 5 after loading a checkpoint in a case, and the digest at the end."""
+    found = checkpoint.newest_valid(Path(folder), print)
+    assert found is not None
+    config, precision = config_of(case)
+    model = GPT2(config.model)
+    model.load_state_dict(found.weights())
+    engine = wrap(model, config, 2, precision)
+    engine.load_optimizer(found.parameter_reader(), found.state.applied_steps)
+    assert steps_applied(engine) == 3
+    losses = [train_step(engine, step, 2)["loss"] for step in range(3, 6)]
+    return {"losses": losses, "digest": digest(engine)}
+
+
+def save_and_resume(cases: list[str], folder: str) -> Any:
+    """Each case uninterrupted and resumed, in one process."""
+    outcomes = {}
+    for case in cases:
+        curves = save_then_continue([case], folder)
+        outcomes[case] = {
+            "whole": {"losses": curves[case], "digest": curves[f"digest {case}"]},
+            "resumed": resumed(case, f"{folder}/{case}-{dist.get_world_size()}"),
+        }
+    return outcomes
+
+
+def poisoned(cases: list[str]) -> Any:
     """A step whose data makes the loss NaN changes neither weights nor moments."""
     torch.set_num_threads(1)
     outcome = {}
-    for stage in stages:
-        engine = build(tiny_config(stage), 2)
+    for case in cases:
+        config, precision = config_of(case)
+        engine = build(config, 2, precision)
         train_step(engine, 0, 2)
         before = digest(engine)
         bad = poison_step(engine)
-        outcome[str(stage)] = {
+        outcome[case] = {
             "applied": bad,
             "unchanged": digest(engine) == before,
             "next": train_step(engine, 1, 2),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from gpt2dist.cli.main import main
+from gpt2dist.config.load import dump, resolve
 from tests.train.command import (
     BATCH_TOKENS,
     TINY,
+    TOTAL_STEPS,
     Command,
     final_tensors,
-    learned,
+    last_step,
     rows_of,
     summary_of,
+    wait_until,
 )
 
 
@@ -58,11 +62,17 @@ def test_a_source_without_text(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [".", "..", "../x", "/tmp", "a/b", "a\nb", "\x1b[2J", "", "x" * 101, "é", "-x"]
-)
-def test_a_name_that_is_a_path_or_no_name(refused, name):
-    line = refused("--local", f"--name={name}", "--fresh")
-    assert f"--name={name!r} must be at most 100 letters, digits" in line
+    ("name", "says"),
+    [
+        *((name, f"--name={name!r} must be at most 100 letters, digits")
+          for name in (".", "..", "../x", "/tmp", "a/b", "x" * 101, "é", "-x")),
+        ("a\nb", "--name=a\\nb must be one line"),
+        ("\x1b[2J", "--name=\\x1b[2J must be one line"),
+        ("", "--name= must not be empty"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_a_path_or_no_name(refused, name, says):
+    assert says in refused("--local", f"--name={name}", "--fresh")
 
 
 def test_a_folder_that_is_no_run_is_not_set_aside(refused, shards, tmp_path):
@@ -70,6 +80,18 @@ def test_a_folder_that_is_no_run_is_not_set_aside(refused, shards, tmp_path):
     (tmp_path / "runs" / "letters" / "mine.txt").write_text("keep")
     line = refused("--local", f"data.source={shards}", "--name=letters", "--fresh")
     assert "is none (no config.yaml)" in line
+
+
+def test_a_refused_start_sets_nothing_aside(refused, shards, tmp_path):
+    """The placement is found wanting after the old run was set aside, and the new one made."""
+    words = [f"data.source={shards}", "--name=kept", "cluster.workers=4096"]
+    folder = tmp_path / "runs" / "kept"
+    folder.mkdir(parents=True)
+    (folder / ".driver.lock").touch()
+    (folder / "config.yaml").write_text(dump(resolve("debug", ["train.seed=5"])))
+    before = (folder / "config.yaml").read_text()
+    assert "cluster.workers=4096 is more than" in refused(*words, "--fresh")
+    assert (folder / "config.yaml").read_text() == before
 
 
 def test_dollars_without_a_price(refused, shards, monkeypatch):
@@ -84,6 +106,18 @@ def test_truncated_shards(refused, damaged):
     line = refused("--local", f"data.source={damaged}")
     assert shard.name in line
     assert "prepare the dataset again" in line
+
+
+def test_shards_replaced_by_others_of_the_same_size(damaged, tmp_path):
+    """The run does not wait for the sums of its shards; it ends once one is wrong."""
+    shard = max(damaged.glob("train-*.bin"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+    words = ["train", "debug", "--local", *TINY, f"data.source={damaged}", f"paths.runs={tmp_path}"]
+    command = Command(tmp_path, *words, "--name", "run").ends_with(2)
+    assert command.stderr.count("\n") == 1, command.stderr
+    assert f"{shard.name} does not have the sha256 of its manifest; restore it" in command.stderr
+    assert "checkpoints after step 0 may have learned from it" in command.stderr
+    assert summary_of(tmp_path / "run")["ended"] == "failed"
 
 
 def test_shards_of_another_tokenizer(refused, shards):
@@ -141,22 +175,26 @@ def halted(tmp_path_factory, shards) -> tuple[Path, list[str]]:
     return runs / "halted", words
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
+def test_a_damaged_newest_checkpoint_is_skipped_and_not_called_the_one_to_resume_from(
     halted, tmp_path
 ):
     run_dir, words = halted
     copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
-    (weights,) = copy.glob("checkpoints/step-00000050/weights-*")
+    newest = copy / "checkpoints" / f"step-{TOTAL_STEPS - 1:08d}"
+    shutil.copytree(copy / "checkpoints" / "step-00000050", newest)
+    (weights,) = newest.glob("weights-*")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    command = Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run").ends_with(0)
-    assert "checkpoint step-00000050 is damaged and skipped" in command.stdout
-    assert "continuing from step-00000040" in command.stdout
-    whole = Path(shutil.copytree(run_dir, tmp_path / "whole"))
-    Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "whole").ends_with(0)
-    assert learned(copy) == learned(whole)
-    assert final_tensors(copy) == final_tensors(whole)
+    command = Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run")
+    wait_until(lambda: last_step(copy) >= 60, command.is_alive)
+    os.kill(command.pid, signal.SIGTERM)
+    command.ends_with(143)
+    assert f"checkpoint {newest.name} is damaged and skipped" in command.stdout
+    assert "continuing from step-00000050" in command.stdout
+    resume_step = summary_of(copy)["resume_step"]
+    assert 60 <= resume_step < TOTAL_STEPS - 1
+    assert (copy / "checkpoints" / f"step-{resume_step:08d}").is_dir()
 
 
 def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path):
@@ -164,8 +202,9 @@ def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path
     copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
     saved = final_tensors(copy)
     largest = max(len(content) for content in saved.values())
+    words = [*words, f"paths.runs={tmp_path}", "--name", "run"]
     command = Command(
-        tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run", file_limit_bytes=largest // 2
+        tmp_path, *words, "checkpoint.storage_patience_minutes=0", file_limit_bytes=largest // 2
     ).ends_with(1)
     assert command.stderr.count("\n") == 1, command.stderr
     assert "could not save the checkpoint of step 60" in command.stderr
@@ -174,7 +213,7 @@ def test_a_full_disk_fails_in_one_line_and_keeps_what_was_saved(halted, tmp_path
     assert not list(copy.glob("checkpoints/.*partial*"))
     assert rows_of(copy)[-1]["step"] == 60
     assert summary_of(copy)["ended"] == "failed"
-    Command(tmp_path, *words, f"paths.runs={tmp_path}", "--name", "run").ends_with(0)
+    Command(tmp_path, *words).ends_with(0)
     assert summary_of(copy)["ended"] == "finished"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,12 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from gpt2dist.cli.main import main
+from gpt2dist.config.load import resolve
+from gpt2dist.disk import locked, partial_of
+from gpt2dist.run_files import RANK_LOCK
+from gpt2dist.track.ledger import Account
+from gpt2dist.train.run_folder import taken
 from tests.train.command import (
     BATCH_TOKENS,
     DEADLINE_SECONDS,
@@ -60,6 +67,7 @@ def undisturbed(runs, tiny) -> Path:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (runs / "undisturbed" / "imported").write_text(done.stderr)
+    (runs / "undisturbed" / "said").write_text(done.stdout)
     return runs / "undisturbed"
 
 
@@ -107,6 +115,15 @@ def test_the_summary_agrees_with_the_rows(undisturbed):
     assert (summary["attempts"], summary["workers"], summary["precision"]) == (1, 1, "fp32")
 
 
+def test_dollars_on_a_machine_without_a_price_are_unknown_not_none(undisturbed):
+    summary, said = summary_of(undisturbed), (undisturbed / "said").read_text()
+    assert (summary["usd"], summary["usd_per_hour"]) == (None, None)
+    assert {row["usd"] for row in rows_of(undisturbed)} == {None}
+    assert "accumulated, price unknown\n" in said
+    assert ", cost unknown (cluster.usd_per_hour=... sets a price), 1 attempt" in said
+    assert "$0" not in said
+
+
 def test_the_summary_says_how_many_tokens_a_byte_of_the_validation_text_is(undisturbed, shards):
     """A byte is a token, and each document ends with one separator."""
     lengths = [path.stat().st_size for path in (shards.parent / "text").iterdir()]
@@ -121,44 +138,57 @@ def test_a_local_run_imports_neither_ray_nor_mlflow(undisturbed):
     assert not packages & {"ray", "mlflow"}
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(runs, tiny, undisturbed):
-    """SIGTERM, then SIGINT, between evaluations and rows; with dropout, so RNG is proven too."""
-    run_dir, stops = runs / "stopped", []
-    for number, code, step in ((signal.SIGTERM, 143, 15), (signal.SIGINT, 130, 50)):
-        command = Command(runs, *tiny, "--name", "stopped")
-        wait_until(lambda s=step: last_step(run_dir) >= s, command.is_alive)
-        os.kill(command.pid, number)
-        command.ends_with(code)
-        summary = summary_of(run_dir)
-        assert (summary["ended"], summary["reason"]) == ("interrupted", number.name)
-        assert "the same command continues this run" in command.stdout
-        stops.append(summary["resume_step"])
-        assert (run_dir / "checkpoints" / f"step-{stops[-1]:08d}" / "state.json").exists()
-    assert 15 <= stops[0] < 50 <= stops[1] < TOTAL_STEPS
-    Command(runs, *tiny, "--name", "stopped").ends_with(0)
-    assert_learned_the_same(run_dir, undisturbed)
+def test_a_start_that_is_killed_is_paid_for(runs, tiny):
+    """Rank 0 waits for one that has not ended; nothing of the run has begun when it is killed."""
+    run_dir = runs / "waiting"
+    run_dir.mkdir()
+    with locked(run_dir / RANK_LOCK):
+        words = [*tiny, "--name", "waiting", "cluster.usd_per_hour=3600"]
+        command = Command(runs, *words)
+        ledger = run_dir / "ledger.json"
+        wait_until(lambda: ledger.exists() and Account.read(ledger).usd > 3, command.is_alive)
+        os.kill(command.pid, signal.SIGKILL)
+        command.ends_with(-signal.SIGKILL)
+    killed = Account.read(ledger)
+    assert not rows_of(run_dir)
+    Command(runs, *words, "budget.tokens=256").ends_with(0)
+    assert summary_of(run_dir)["attempts"] == 2
+    assert summary_of(run_dir)["usd"] > killed.usd > 3
 
 
-def test_a_killed_run_goes_on_to_the_same_bits_and_pays_for_both_attempts(runs, tiny, undisturbed):
-    run_dir = runs / "killed"
-    words = [*tiny, "--name", "killed", "cluster.usd_per_hour=3600"]  # a second costs a dollar
-    command = Command(runs, *words)
-    wait_until(lambda: last_step(run_dir) >= 50, command.is_alive)
-    os.kill(command.pid, signal.SIGKILL)
-    command.ends_with(-signal.SIGKILL)
-    first = json.loads((run_dir / "ledger.json").read_text())["attempts"]
-    Command(runs, *words).ends_with(0)
-    assert_learned_the_same(run_dir, undisturbed)
-    attempts = json.loads((run_dir / "ledger.json").read_text())["attempts"]
-    summary, rows = summary_of(run_dir), rows_of(run_dir)
-    assert attempts[0] == first[0]
-    assert summary["attempts"] == len(attempts) == 2
-    lived = [attempt["last_seen_at"] - attempt["started_at"] for attempt in attempts]
-    assert summary["seconds"] == pytest.approx(sum(lived))
-    assert summary["usd"] == pytest.approx(sum(lived))
-    spent = [row["usd"] for row in rows]
-    assert spent == sorted(spent)
-    assert spent[-1] > lived[0]
+def test_a_run_over_its_budget_sets_nothing_up(runs, tiny, capsys):
+    words = [*tiny, "--name", "over", "cluster.usd_per_hour=3600"]
+    Command(runs, *words, "budget.tokens=256").ends_with(0)
+    steps, spent = last_step(runs / "over"), Account.read(runs / "over" / "ledger.json").usd
+    words.remove("--local")  # under Ray, and with more workers than there are cores
+    assert main([*words, "budget.usd=0.01", "cluster.workers=4096"]) == 0
+    summary, said = summary_of(runs / "over"), capsys.readouterr().out
+    assert said.count("\n") == 1
+    told = re.search(r"budget\.usd=0\.01: \$([\d.]+) spent, already past it", said)
+    assert told is not None
+    assert spent - 0.01 < float(told[1]) < summary["usd"] + 0.01
+    assert summary["usd"] == Account.read(runs / "over" / "ledger.json").usd > spent
+    assert (summary["ended"], summary["attempts"], summary["steps"]) == ("budget", 2, steps)
+
+
+def test_files_that_are_lost_are_missed_at_the_next_start(runs, tiny, capsys):
+    run_dir, words = runs / "lost", [*tiny, "--name", "lost", "cluster.usd_per_hour=3600"]
+    stop = f"budget.tokens={10 * BATCH_TOKENS}"
+    Command(runs, *words, stop).ends_with(0)
+    (state,) = run_dir.glob("checkpoints/step-00000010/state.json")
+    vouched = json.loads(state.read_text())["state"]
+    assert vouched["rows"] == len(rows_of(run_dir)) == 2
+    for name in ("ledger.json", "metrics.jsonl"):
+        (run_dir / name).unlink()
+    assert main([*words, stop]) == 0
+    said, account = capsys.readouterr().out, Account.read(run_dir / "ledger.json")
+    assert "ledger.json lacks " in said
+    assert "of what checkpoint step-00000010 vouches for" in said
+    assert "metrics.jsonl lacks 2 of the 2 rows" in said
+    assert "no rows from step 1 to 10: they are lost" in said
+    assert account.attempts[0].price_source == "checkpoint step-00000010"
+    assert account.usd > vouched["usd"] > 0
+    assert account.seconds > vouched["seconds"]
 
 
 def test_a_token_budget_is_never_passed_and_a_larger_one_goes_on(runs, tiny, undisturbed):
@@ -218,6 +248,35 @@ def test_a_finished_run_repeated_changes_nothing(undisturbed, runs, tiny):
     after = {path: path.read_bytes() for path in sorted(undisturbed.rglob("*")) if path.is_file()}
     assert after == before
     assert "is finished already" in command.stdout
+
+
+def test_a_run_is_finished_once_its_curve_is_drawn_and_its_folder_cleared(undisturbed, runs, tiny):
+    """Killed between the two it would be called finished, and never get a curve."""
+    run_dir = Path(shutil.copytree(undisturbed, runs / "curveless"))
+    half_written = partial_of(run_dir / "summary.json")
+    half_written.touch()
+    for name in ("summary.json", "curve.png"):
+        (run_dir / name).unlink()
+    (run_dir / "curve.png").mkdir()  # cannot be written
+    words = [*tiny, "--name", "curveless"]
+    Command(runs, *words).wait()
+    assert not (run_dir / "summary.json").exists()
+    assert not half_written.exists()
+    (run_dir / "curve.png").rmdir()
+    Command(runs, *words).ends_with(0)
+    assert summary_of(run_dir)["ended"] == "finished"
+    assert (run_dir / "curve.png").is_file()
+
+
+def test_a_start_clears_away_what_a_killed_one_was_writing(tmp_path):
+    half_written = partial_of(tmp_path / "ledger.json")
+    half_written.touch()
+    config = resolve("debug", [])
+    # A killed driver's worker still lives, and writes.
+    with locked(tmp_path / RANK_LOCK), taken(tmp_path, config, fresh=False):
+        assert half_written.exists()
+    with taken(tmp_path, config, fresh=False):
+        assert not half_written.exists()
 
 
 def test_fresh_sets_the_old_run_aside(runs, tiny):

@@ -59,9 +59,11 @@ def test_a_run_stores_predicted_against_actual(plan, summary):
 
 def test_a_second_probe_takes_the_first_one_s_place(runs, plan, summary):
     del plan, summary
-    words = ["plan", "debug", "--probe", *PRICED, f"paths.runs={runs}"]
+    words = ["plan", "debug", "--probe", *TINY, f"paths.runs={runs}"]
     shown = Command(runs, *words).ends_with(0).stdout
     assert "measured here" in shown
+    assert "money    unknown: this machine has no price; cluster.usd_per_hour=..." in shown
+    assert "$0" not in shown
     assert len(json.loads((runs / "probes.json").read_text())) == 1
 
 
@@ -72,6 +74,13 @@ def test_an_unprobed_cpu_run_claims_no_prediction(tmp_path, shards):
     assert rows_of(tmp_path / "run")
     assert set(summary["predicted"].values()) == {None}
     assert set(summary["prediction_error"].values()) == {None}
+
+
+def test_dollars_set_no_length_where_there_is_no_price(tmp_path):
+    words = ["plan", "debug", "--probe", "--usd", "5", *TINY, f"paths.runs={tmp_path}"]
+    command = Command(tmp_path, *words).ends_with(2)
+    assert "--usd 5 cannot be kept: this machine has no price" in command.stderr
+    assert "measuring" not in command.stderr
 
 
 def test_a_damaged_probe_file_is_named(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpt2dist.compare.read.run_record import Run, make_run, summary_of_rows
+from gpt2dist.compare.read.run_record import EARLY, Run, make_run, summary_of_rows
 from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import Config
 from gpt2dist.errors import BadInput
@@ -58,6 +58,8 @@ def _number(text: str | None) -> float | None:
 
 def _ended(stored: StoredRun, config: Config) -> str:
     """How the run ended: MLflow knows no budget, so what is finished is seen by its tokens."""
+    if stored.tags.get("ended") == "stopped":  # a sweep's word of its trial
+        return EARLY
     if stored.status == "FINISHED":
         whole = config.total_steps * config.train.batch_tokens
         return "finished" if stored.metrics.get("tokens", 0) >= whole else "budget"

@@ -20,7 +20,8 @@ from gpt2dist.config.load import from_record
 from gpt2dist.config.schema import IDENTITY_SECTIONS, Config
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import CONFIG_FILE, LEDGER_FILE, ROWS_FILE, SUMMARY_FILE, SWEEPS
-from gpt2dist.track.ledger import OWN_MACHINE, Attempt, read_attempts
+from gpt2dist.track.attempts import Attempt, read_attempts, total_spent
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.rows import read_rows
 from gpt2dist.track.summary import read_summary
 
@@ -85,7 +86,8 @@ def read_run(folder: Path) -> Run:
         summary = summary_of_rows(folder.name, config.recipe, rows)
     attempts = read_attempts(folder / LEDGER_FILE) if (folder / LEDGER_FILE).is_file() else []
     try:
-        spent = {"usd": _usd(attempts), "gpu_hours": _gpu_hours(attempts, summary["workers"])}
+        usd = Account(attempts).known_usd if attempts else None
+        spent = {"usd": usd, "gpu_hours": _gpu_hours(attempts, summary["workers"])}
         whole = {**summary, **spent, "run": folder.name, "where": str(folder)}
         return make_run(config, whole, rows)
     except KeyError as error:
@@ -95,19 +97,12 @@ def read_run(folder: Path) -> Run:
         ) from None
 
 
-def _usd(attempts: list[Attempt]) -> float | None:
-    """None where any attempt ran on a machine without a price."""
-    if not attempts or any(attempt.price_source == OWN_MACHINE for attempt in attempts):
-        return None
-    return sum(attempt.usd for attempt in attempts)
-
-
 def _gpu_hours(attempts: list[Attempt], workers: int | None) -> float | None:
     """Hours times GPUs; machines of earlier attempts count with as many GPUs as the last ones."""
     if not attempts or workers is None:
         return None
     per_machine = workers / attempts[-1].machines
-    return sum(attempt.seconds * attempt.machines for attempt in attempts) / 3600 * per_machine
+    return total_spent(attempts).machine_seconds / 3600 * per_machine
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

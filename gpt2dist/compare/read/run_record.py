@@ -18,6 +18,7 @@ from gpt2dist.human import human_count, human_duration
 from gpt2dist.human import usd as dollars
 from gpt2dist.plan.arithmetic import flops_per_token, parameters
 from gpt2dist.plan.loss.predict import published_text
+from gpt2dist.run_files import GIVEN_UP
 from gpt2dist.track.summary import PREDICTED, known_values, median_value
 
 Axis = Literal["usd", "hours", "tokens", "flops"]
@@ -29,6 +30,8 @@ AXIS_TITLES: dict[Axis, str] = {
     "flops": "FLOPs",
 }
 UNKNOWN = "unknown"
+EARLY = "stopped early"
+"How a trial ended that its sweep gave up because others did better."
 
 Row = Mapping[str, Any]
 Point = tuple[float, float]
@@ -91,7 +94,7 @@ class Run:
     params: int
     flops_per_token: int
     ended: str
-    "finished, budget, interrupted, diverged, failed, or unfinished: running or killed."
+    "finished, stopped early, budget, interrupted, diverged, failed; unfinished: running or killed."
     device: str | None
     gpus: int | None
     "0 on a CPU."
@@ -178,7 +181,7 @@ def make_run(config: Config, summary: Mapping[str, Any], evaluated: Sequence[Row
         tokens_per_byte=text.tokens_per_byte if text else summary.get("val_tokens_per_byte"),
         params=parameters(config.model),
         flops_per_token=flops_per_token(config.model),
-        ended=summary["ended"],
+        ended=_ended(summary),
         device=summary["device"],
         gpus=summary["workers"] if has_gpu else 0 if summary["device"] else None,
         steps=summary["steps"],
@@ -189,8 +192,8 @@ def make_run(config: Config, summary: Mapping[str, Any], evaluated: Sequence[Row
         tokens_per_s=summary["tokens_per_s"],
         mfu=summary["mfu"],
         peak_gib=summary["peak_gpu_gib"] or None,
-        final_val_loss=summary["final_val_loss"],
-        best_val_loss=summary["best_val_loss"],
+        final_val_loss=_finite(summary["final_val_loss"]),
+        best_val_loss=_finite(summary["best_val_loss"]),
         predicted={name: predicted.get(name) for name in PREDICTED},
         evaluations=tuple(
             Evaluation(
@@ -201,9 +204,19 @@ def make_run(config: Config, summary: Mapping[str, Any], evaluated: Sequence[Row
                 row.get("usd") if summary["usd"] is not None else None,
             )
             for row in evaluated
-            if row.get("val_loss") is not None and row.get("tokens") is not None
+            if _finite(row.get("val_loss")) is not None and row.get("tokens") is not None
         ),
     )
+
+
+def _ended(summary: Mapping[str, Any]) -> str:
+    """The summary's word, but that a trial which its sweep stopped was not interrupted."""
+    early = (summary.get("reason") or "").startswith(GIVEN_UP)
+    return EARLY if early and summary["ended"] == "interrupted" else summary["ended"]
+
+
+def _finite(loss: float | None) -> float | None:
+    return None if loss is None or not math.isfinite(loss) else loss
 
 
 def summary_of_rows(name: str, recipe: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -31,8 +31,13 @@ def text_lines(comparison: Comparison, axis: Axis) -> list[str]:
     lines += ["", f"nobody beats, by {AXIS_TITLES[axis]}:"]
     lines += [
         f"  {spent_text(run.spent(axis), axis):>9}  {_loss(comparison.final(run))}  {run.name}"
+        + ("" if run.ended == "finished" else f"  ({run.ended})")
         for run in (comparison.runs[index] for index in comparison.frontier[axis])
-    ] or [f"  no run with known {AXIS_TITLES[axis]} and a final loss"]
+    ] or [f"  no run that has ended with known {AXIS_TITLES[axis]} and a final loss"]
+    unknown = sum(run.spent(axis) is None for run in comparison.runs)
+    if unknown:
+        all_runs = len(comparison.runs)
+        lines.append(f"  left out: {unknown} of {all_runs} runs, {AXIS_TITLES[axis]} unknown")
     lines += ["", *comparison.findings] if comparison.findings else []
     lines += ["", *(f"note: {note}" for note in comparison.notes)] if comparison.notes else []
     return lines

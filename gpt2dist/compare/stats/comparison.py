@@ -145,8 +145,9 @@ def frontier_of(
     """Indices of the runs that nobody beats, cheapest first; `ends` says where each one ended.
 
     A run that did not finish has to be better than finished runs were on their way, too: those had
-    as low a loss for the same price, and learned on.
+    as low a loss for the same price, and learned on. One that has not ended is nowhere yet.
     """
+    ends = [end for end in ends if comparison.runs[end[0]].ended != "unfinished"]
     finished = [end for end in ends if comparison.runs[end[0]].ended == "finished"]
     others = [end for end in ends if comparison.runs[end[0]].ended != "finished"]
     if finished and others:
@@ -213,6 +214,12 @@ def _notes(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
             f"dollars unknown: {_names(unpriced)} ran on a machine without a price "
             "(cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and usd_per_kwh)"
         )
+    lossless = [run for run in runs if run.final_val_loss is None]
+    if lossless:
+        notes.append(f"no finite validation loss, on no frontier: {_names(lossless)}")
+    going = [run for run in runs if run.ended == "unfinished"]
+    if going:
+        notes.append(f"running or killed, on no frontier until they end: {_names(going)}")
     unfinished = [run for run in runs if run.ended != "finished"]
     if unfinished:
         notes.append(f"not finished, left out of means: {_names(unfinished)}")

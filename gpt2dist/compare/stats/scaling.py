@@ -36,6 +36,8 @@ CLOSEST_CORRELATION = 0.97
 SMALLEST_PART = 0.01
 "Share of the loss that each term has to have somewhere among the runs."
 RESAMPLES = 400
+RUNS_FOR_INTERVALS = 10
+"Fewer leave too little to resample for an interval to be held to its 95 %."
 HUBER_DELTA = 1e-3
 "Beyond it a residual counts linearly. Hoffmann et al., section D.2."
 EXPONENTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5)
@@ -61,7 +63,7 @@ class Observation:
 class ScalingFit:
     own: OwnFit
     intervals: Mapping[str, Interval]
-    "95 %, by resampling the observations."
+    "95 %, by resampling the observations; approximate below RUNS_FOR_INTERVALS."
     doubts: tuple[str, ...]
     "Why the runs do not support it; empty for a sound fit."
 
@@ -171,13 +173,32 @@ def _doubts_after(
 
 
 def _intervals(logs_R3: np.ndarray, best: np.ndarray, seed: int) -> dict[str, Interval]:
-    """Percentiles over fits of runs drawn with replacement, each started from the best fit."""
+    """Percentiles of the constants over resampled fits.
+
+    Resampled runs lie closer to their own fits than new ones would, by the square root of the
+    degrees of freedom over the runs, and their spread is itself uncertain: the percentiles are
+    those of a normal distribution at Student's t, so expanded (Hesterberg, arXiv:1411.5279).
+    """
+    tail = expanded_tail(len(logs_R3))
+    ends = np.quantile(resampled_fits(logs_R3, best, seed), [tail, 1 - tail], axis=0)
+    return {name: (float(low), float(high)) for name, low, high in zip(CONSTANTS, *ends)}
+
+
+def resampled_fits(logs_R3: np.ndarray, best: np.ndarray, seed: int) -> np.ndarray:
+    """Constants of fits of runs drawn with replacement, each search started from the best fit."""
     runs = len(logs_R3)
     drawn = np.random.default_rng(seed).integers(0, runs, (RESAMPLES, runs))
     centre = logs_R3.mean(axis=0)
     fits = [constants(logs_R3, minimise(logs_R3[one], best, centre)[0]) for one in drawn]
-    ends = np.percentile([[fit[name] for name in CONSTANTS] for fit in fits], [2.5, 97.5], axis=0)
-    return {name: (float(low), float(high)) for name, low, high in zip(CONSTANTS, *ends)}
+    return np.array([[fit[name] for name in CONSTANTS] for fit in fits])
+
+
+def expanded_tail(runs: int) -> float:
+    """Share of the resampled fits that a 95 % interval leaves out on either side."""
+    from scipy.special import ndtr, stdtrit
+
+    freedom = runs - len(CONSTANTS)
+    return float(ndtr(math.sqrt(runs / freedom) * stdtrit(freedom, 0.025)))
 
 
 def _made(seen: Sequence[Observation], *, forced: bool) -> str:

@@ -137,7 +137,8 @@ def read_jsonl(unit: Unit, text_field: str) -> Iterator[RecordText]:
             except ValueError as error:
                 record = first_line(error)
             if not isinstance(record, dict) or text_field not in record:
-                where = f"{place}:{_line_number(place, unit.start, number)}"
+                # Which line that is in the middle of a file, only the bytes before it would say.
+                where = f"{place}:{number}" if not unit.start else f"{place} at byte {offset:,}"
                 if not isinstance(record, dict):
                     raise BadInput(f"{where} is not a JSON object ({str(record)[:80]})")
                 require_column(where, text_field, record)
@@ -227,14 +228,6 @@ def _lines(raw: IO[bytes], start: int, stop: int) -> Iterator[tuple[int, bytes]]
             return
         yield offset, line
         offset += len(line)
-
-
-def _line_number(place: str, start: int, number: int) -> int:
-    """Line of the file (from 1) of the unit's `number`-th line; read only to word an error."""
-    if not start:
-        return number
-    with open_bytes(place) as raw:
-        return raw.read(start - 1).count(b"\n") + 1 + number
 
 
 _READ: dict[str, Callable[[Unit, str], Iterator[RecordText]]] = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +35,7 @@ HASH_RULE = (
 )
 TAIL_RULE = (
     "the hash of each document's text put all of them into one split, so instead the last "
-    "val_fraction of all tokens is held out"
+    "val_fraction of all tokens is held out, without copies of what is trained on"
 )
 
 _VAL_SHARD_TOKENS = 100_000_000
@@ -101,45 +104,90 @@ def _join_val(out: str, units: Sequence[Finished]) -> list[Shard]:
     return shards
 
 
+class _Document(NamedTuple):
+    begin: int
+    end: int
+    "Both among the tokens of all units."
+    sha256: bytes
+
+
 def _hold_out_tail(
     data: DataConfig, out: str, tokenizer: Tokenizer, units: Sequence[Finished]
 ) -> tuple[list[Shard], Totals, Totals]:
-    """All documents as training text, and the last val_fraction of their tokens as validation."""
+    """All documents as training text, and of the last val_fraction of their tokens what is new."""
     source: Split = "train" if _total(units, "train").tokens else "val"
     everything = _total(units, source)
-    left = max(1, round(everything.tokens * data.val_fraction))
+    pieces = {
+        done.index: (piece_path(out, done.index, source), done.pieces[source].totals.tokens)
+        for done in units
+        if done.pieces[source].totals.tokens
+    }
+    cut = everything.tokens - max(1, round(everything.tokens * data.val_fraction))
+    ranges = _new_after(cut, [path for path, _ in pieces.values()], tokenizer)
+    if not ranges:
+        raise BadInput(
+            f"data.source={data.source} ends in copies of the documents before: there is nothing "
+            f"else in the last data.val_fraction={data.val_fraction} of it to hold out; remove the "
+            "copies, or set data.val_fraction=0"
+        )
     shards: list[Shard] = []
-    tail: list[np.ndarray] = []
-    for done in reversed(units):
-        path = piece_path(out, done.index, source)
-        size = done.pieces[source].totals.tokens
-        if not size:
+    parts: list[np.ndarray] = []
+    end = 0
+    for done in units:
+        if done.index not in pieces:
             continue
-        if not left and source == "train":
+        path, size = pieces[done.index]
+        begin, end = end, end + size
+        inside = [(first - begin, last - begin) for first, last in ranges if begin <= first < end]
+        if not inside and source == "train":
             shards.append(train_shard(done))
             continue
-        tokens = np.fromfile(path, TOKEN)
-        kept, cut = tokens[: max(0, size - left)], tokens[max(0, size - left) :]
-        left -= len(cut)
-        tail.append(cut)
+        tokens, held = np.fromfile(path, TOKEN), np.zeros(size, bool)
+        for first, last in inside:
+            held[first:last] = True
+        parts.append(tokens[held])
+        kept = tokens[~held]
         name = shard_name("train", done.index)
         # Replaces the unit's own shard: should the preparation be killed now, the next one
         # finds that its size disagrees with the unit's record and redoes the unit.
         sha256, count = write_tokens(Path(out) / name, [kept] if len(kept) else [])
         if count:
-            shards.append(Shard(name, "train", count, _documents(tokenizer, kept), sha256))
-    held = np.concatenate(tail[::-1])
+            shards.append(Shard(name, "train", count, _begun_in(tokenizer, kept), sha256))
+    validation = np.concatenate(parts)
     name = shard_name("val", 0)
-    sha256, count = write_tokens(Path(out) / name, [held])
-    val = Totals(_documents(tokenizer, held), count, count_text_bytes(tokenizer, held))
+    sha256, count = write_tokens(Path(out) / name, [validation])
+    text_bytes = count_text_bytes(tokenizer, validation)
+    val = Totals(_begun_in(tokenizer, validation), count, text_bytes)
     train = Totals(
         everything.documents - val.documents,
         everything.tokens - val.tokens,
         everything.text_bytes - val.text_bytes,
     )
-    return [*reversed(shards), Shard(name, "val", count, val.documents, sha256)], train, val
+    return [*shards, Shard(name, "val", count, val.documents, sha256)], train, val
 
 
-def _documents(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
+def _new_after(cut: int, paths: Sequence[Path], tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Ranges of tokens from `cut` on that are in no document before it, nor in a copy of one."""
+    late = [document for document in _documents(paths, tokenizer) if document.end > cut]
+    times = Counter(document.sha256 for document in late)
+    early = (document for document in _documents(paths, tokenizer) if document.end <= cut)
+    copied = {document.sha256 for document in early if document.sha256 in times}
+    if late[0].begin < cut and times[late[0].sha256] > 1:  # cut in two, were it the only one
+        copied.add(late[0].sha256)
+    return [(max(one.begin, cut), one.end) for one in late if one.sha256 not in copied]
+
+
+def _documents(paths: Sequence[Path], tokenizer: Tokenizer) -> Iterator[_Document]:
+    begin = 0
+    for path in paths:
+        tokens = np.fromfile(path, TOKEN)
+        starts = np.flatnonzero(tokens == tokenizer.separator)
+        for document in np.split(tokens, starts[1:]):
+            end = begin + len(document)
+            yield _Document(begin, end, hashlib.sha256(document.data).digest())
+            begin = end
+
+
+def _begun_in(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
     """Documents that begin in these tokens: text itself never holds a separator."""
     return int(np.count_nonzero(tokens == tokenizer.separator))

@@ -30,7 +30,7 @@ from gpt2dist.data.shards import (
     require,
 )
 from gpt2dist.data.tokenizer import load_tokenizer
-from gpt2dist.disk import locked, remove_partials, write_atomically
+from gpt2dist.disk import locked, remove_partials, write_atomically, writing
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.run_files import MANIFEST
 
@@ -65,11 +65,13 @@ def prepare(
         require(dataset, data)
         return dataset
     _refuse_foreign(out)
-    load_tokenizer(data.tokenizer)  # should it be missing, one error is better than one per task
     units = plan_units(data)
+    load_tokenizer(data.tokenizer)  # should it be missing, one error is better than one per task
     if not units:
         raise no_text(data.source)
     job = Preparation(str(out.resolve()), data.tokenizer, data.text_field, data.val_fraction)
+    with writing(out):
+        (out / UNFINISHED).mkdir(parents=True, exist_ok=True)
     with locked(out / UNFINISHED / "lock", doing=f"preparing {out}"):
         started = _begin(out, data, json.dumps([FORMAT, [dataclasses.asdict(u) for u in units]]))
         done = {i: found for i in range(len(units)) if (found := read_finished(job.out, i))}

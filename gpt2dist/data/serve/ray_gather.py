@@ -13,6 +13,7 @@ This module does not import torch: the gathering processes start faster without.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ import numpy as np
 
 from gpt2dist.data.prepare.files import ranges
 from gpt2dist.data.serve.windows import StreamPlan, gather
+from gpt2dist.errors import BadInput
 from gpt2dist.ray_session import quiet_context
 
 if TYPE_CHECKING:
@@ -62,8 +64,9 @@ class _Segment:
         self._head = next(self._blocks)
 
     def rows(self) -> Generator[np.ndarray, None, None]:
-        yield from self._head["tokens"]
-        for block in self._blocks:
+        for block in itertools.chain([self._head], self._blocks):
+            if "bad_input" in block:
+                raise BadInput(str(block["bad_input"][0]))
             yield from block["tokens"]
 
     def close(self) -> None:
@@ -90,7 +93,12 @@ def _gather_segment(
 ) -> Iterator[dict[str, np.ndarray]]:
     start = int(segment["first"][0])
     for first, stop in ranges(int(segment["stop"][0]) - start, _per_block(plan)):
-        yield {"tokens": gather(plan, np.arange(start + first, start + stop))}
+        try:
+            tokens = gather(plan, np.arange(start + first, start + stop))
+        except BadInput as error:  # as a value, because Ray wraps what a task raises
+            yield {"bad_input": np.array([str(error)])}
+            return
+        yield {"tokens": tokens}
 
 
 def _per_block(plan: StreamPlan) -> int:

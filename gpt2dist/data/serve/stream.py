@@ -12,7 +12,7 @@ from gpt2dist.data.serve.ray_gather import gathered
 from gpt2dist.data.serve.windows import StreamPlan, gather, train_windows
 
 
-def memmap_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:
+def local_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:
     """int64 [micro_batch, context + 1] on the CPU, read in this process; needs no Ray."""
     train_windows(plan).require_batch(plan.batch_sequences)
     per_step = plan.micro_batches_per_step
@@ -22,7 +22,7 @@ def memmap_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:
 
 
 def ray_batches(plan: StreamPlan) -> Generator[torch.Tensor, None, None]:
-    """The same tensors as `memmap_batches`, gathered ahead by Ray Data pipelines of this rank.
+    """The same tensors as `local_batches`, gathered ahead by Ray Data pipelines of this rank.
 
     Call it inside the worker. Closing the generator stops them.
     """

@@ -1,22 +1,27 @@
 """Training windows, and from one integer cursor, the step, to those that each rank trains on.
 
-A window is `context + 1` consecutive tokens of one shard, read from mapped memory. Step s takes
-the global positions [s * batch_sequences, (s + 1) * batch_sequences) of the order; rank r takes
-the r-th equal slice of them. So what a step trains on never depends on the number of ranks, and a
-resumed run needs to know its step and nothing else.
+A window is `context + 1` consecutive tokens of one shard. Step s takes the global positions
+[s * batch_sequences, (s + 1) * batch_sequences) of the order; rank r takes the r-th equal slice of
+them. So what a step trains on never depends on the number of ranks, and a resumed run needs to
+know its step and nothing else.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gpt2dist.data.serve.order import window_index
-from gpt2dist.data.shards import TOKEN, Dataset, Split, load_dataset_folder
+from gpt2dist.data.shards import TOKEN, Dataset, Split, check_size, damaged, load_dataset_folder
 from gpt2dist.errors import BadInput
+
+_MOST_OPEN_FILES = 512
+"Half of what a process may open by default."
 
 
 class Windows:
@@ -30,23 +35,33 @@ class Windows:
         self.dataset = dataset
         self.split = split
         self.context = context
-        self._files = [Path(dataset.path) / shard.file for shard in dataset.split(split)]
-        counts = [max(0, shard.tokens - 1) // context for shard in dataset.split(split)]
+        self._shards = dataset.split(split)
+        counts = [max(0, shard.tokens - 1) // context for shard in self._shards]
         self._ends = np.cumsum([0, *counts])
-        self._mapped: dict[int, np.ndarray] = {}
+        self._open: dict[int, int] = {}
+        weakref.finalize(self, _close, self._open)
 
     @property
     def count(self) -> int:
         return int(self._ends[-1])
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
-        """uint16 [len(indices), context + 1]: the windows at these indices of [0, count)."""
+        """uint16 [len(indices), context + 1]: the windows at these indices of [0, count).
+
+        Raises BadInput naming the shard where one ends early or holds what is no token.
+        """
         indices = np.asarray(indices, np.int64)
         shards = np.searchsorted(self._ends, indices, side="right") - 1
         offsets = (indices - self._ends[shards]) * self.context
-        rows = np.empty((len(indices), self.context + 1), np.uint16)
-        for row, (shard, offset) in enumerate(zip(shards.tolist(), offsets.tolist())):
-            rows[row] = self._tokens(shard)[offset : offset + self.context + 1]
+        rows = np.empty((len(indices), self.context + 1), TOKEN)
+        for row, shard, offset in zip(rows, shards.tolist(), offsets.tolist()):
+            self._read(shard, offset, row)
+        vocab = self.dataset.vocab
+        if rows.size and rows.max() >= vocab:
+            row, place = np.argwhere(rows >= vocab)[0]
+            position = int(offsets[row] + place)
+            said = f"holds {rows[row, place]} at token {position:,}, beyond vocab={vocab}"
+            raise damaged(self._path(shards[row]), said)
         return rows
 
     def require_batch(self, batch_sequences: int) -> None:
@@ -61,10 +76,36 @@ class Windows:
             "model.context, or prepare more text"
         )
 
-    def _tokens(self, shard: int) -> np.ndarray:
-        if shard not in self._mapped:
-            self._mapped[shard] = np.memmap(self._files[shard], TOKEN, mode="r")
-        return self._mapped[shard]
+    def _read(self, shard: int, offset: int, row: np.ndarray) -> None:
+        """Fills a row from a shard's token `offset` on.
+
+        Not mapped memory: where a mapped file was cut short, the process dies without a word.
+        """
+        left, start = row.data.cast("B"), offset * TOKEN.itemsize
+        while left:
+            try:
+                count = os.preadv(self._descriptor(shard), [left], start)
+            except OSError as error:
+                raise damaged(self._path(shard), f"cannot be read ({error.strerror})") from None
+            if not count:
+                check_size(Path(self.dataset.path), self._shards[shard])
+                raise damaged(self._path(shard), f"cannot be read beyond byte {start:,}")
+            left, start = left[count:], start + count
+
+    def _descriptor(self, shard: int) -> int:
+        if shard not in self._open:
+            if len(self._open) >= _MOST_OPEN_FILES:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[shard] = os.open(self._path(shard), os.O_RDONLY)
+        return self._open[shard]
+
+    def _path(self, shard: int) -> Path:
+        return Path(self.dataset.path) / self._shards[shard].file
+
+
+def _close(descriptors: dict[int, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)

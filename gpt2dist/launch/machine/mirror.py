@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from gpt2dist.disk import folder_atomically
+from gpt2dist.disk import folder_atomically, remove_partials
 from gpt2dist.errors import BadInput, RunFailure
 from gpt2dist.launch.machine.bucket import LAST_FILES, Bucket, check_writable, copy
 from gpt2dist.run_files import (
@@ -125,6 +125,7 @@ def pull(bucket: Bucket, runs: Path, run: str) -> bool:
     files = bucket.files(run)
     if not any(f"{run}/{mark}" in files for mark in MARKS):
         return False
+    remove_partials(target.parent, of=f"{target.name}.")
     with folder_atomically(target) as partial:
         for file in sorted(files):
             bucket.fetch(file, partial / file.removeprefix(f"{run}/"))

@@ -15,9 +15,12 @@
 #   OVERRIDES      more settings of the run, quoted as for a shell: train.tokens=2.5e9
 #   GRACE_S        between SIGTERM at the deadline and SIGKILL; 300
 #   UPLOAD_S       for the last upload after that; 600
+#   STALL_S        seconds without a row or a shard after which the run has stalled, at least: it is
+#                  ten times the longest wait between two rows where that is more; 1800, 0: never
 #   SHARE          nfs: rank 0's runs/ and data/ appear on every node
 #
-# Exit code: CMD's; 124 or 137 when it was ended at the deadline; 2 when the budget is spent.
+# Exit code: CMD's; 124 or 137 when it was ended at the deadline; 2 when the budget is spent. A run
+# that stalled is told to stop: 143 when it could still save, 137 when not.
 set -euo pipefail
 [ $# = 1 ] || { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 rank=${SKYPILOT_NODE_RANK:-0}
@@ -31,11 +34,19 @@ for name in HF_TOKEN MLFLOW_TRACKING_URI MLFLOW_TRACKING_USERNAME MLFLOW_TRACKIN
 done
 
 source gpt2dist/launch/machine/deadline.sh
-mirror='' ends=0
+mirror='' stall='' ends=0
+
+unshare_folders() {
+  [ "${SHARE:-}" = nfs ] || return 0
+  timeout 60 bash gpt2dist/launch/machine/share_nfs.sh --end runs data ||
+    echo "rented: runs/ and data/ are still shared over NFS" >&2
+}
+trap unshare_folders EXIT
 
 finish() {
   local code=$?
   trap '' TERM INT HUP
+  [ -z "$stall" ] || kill "$stall" 2>/dev/null || true
   if [ -n "$mirror" ]; then
     kill "$mirror" 2>/dev/null || true
     # A run that ended early leaves its time to the upload; 0 is no limit: the machine is free.
@@ -44,6 +55,7 @@ finish() {
     timeout --kill-after=5 "$left" python -m gpt2dist.launch.machine.mirror push "$BUCKET" runs ||
       echo "rented: the last upload to $BUCKET failed" >&2
   fi
+  unshare_folders
   mkdir -p "$HOME/.gpt2dist"
   date +%s >"$HOME/.gpt2dist/accounted_until" # the next run here is not charged for this one
   exit "$code"
@@ -90,4 +102,8 @@ fi
 export RAY_CLUSTER_GRACE_S=${GRACE_S%.*}
 # Rank 0 fetches runs and shards first; the others wait for it that long.
 if [ "$rank" != 0 ]; then export RAY_CLUSTER_WAIT_S=${RAY_CLUSTER_WAIT_S:-3600}; fi
+if [ "$rank" = 0 ] && [ "${STALL_S:=1800}" != 0 ]; then
+  python -m gpt2dist.launch.machine.stall $$ "$STALL_S" &
+  stall=$!
+fi
 within "$DEADLINE_S" "$GRACE_S" "${command[@]}"

@@ -47,6 +47,18 @@ of the hosts only those that ask no more (fetch_vast.py of SkyPilot 0.14.1): the
 stranger's machine, is not in it."""
 
 
+DISK_GIB = 256
+"""Of a rented machine. Ten billion tokens are 20 GB of shards and 30 GB of downloads; a 1.5B
+checkpoint is 19 GB."""
+
+DISK_BILLED_BESIDE = frozenset({"runpod", "vast", "gcp", "aws"})
+"""Where the machine's price is without its disk. Lambda's machines have theirs in the price."""
+
+DISK_USD_PER_GIB_MONTH = 0.10
+"""RunPod's container disk (docs.runpod.io/pods/storage/types, 2026-11), about that of GCP and AWS;
+Vast's hosts ask what they like. In no plan's dollars."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """One kind of machine at one provider and place, on demand or spot."""

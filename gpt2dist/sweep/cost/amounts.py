@@ -11,10 +11,10 @@ from pathlib import Path
 
 from gpt2dist.config.schema import ClusterConfig
 from gpt2dist.run_files import LEDGER_FILE
+from gpt2dist.track.attempts import Attempt, total_spent
 from gpt2dist.track.ledger import (
     BILLED_VARIABLE,
     Account,
-    Attempt,
     Ledger,
     paid_since,
     price_usd_per_hour,
@@ -31,8 +31,8 @@ class Amounts:
     @classmethod
     def spent(cls, attempts: Sequence[Attempt], share: float = 1.0) -> Amounts:
         """By attempts of a ledger up to the last heartbeat, on `share` of their machines."""
-        machine_seconds = sum(a.seconds * a.machines for a in attempts)
-        return cls(sum(a.usd for a in attempts), machine_seconds * share / 3600)
+        spent = total_spent(attempts)
+        return cls(spent.usd, spent.machine_seconds * share / 3600)
 
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(*(a + b for a, b in zip(astuple(self), astuple(other))))
@@ -108,4 +108,4 @@ class SweepLedger:
     def holds(self, attempt: Attempt) -> bool:
         """Whether a trial's attempt began on machines that this ledger pays."""
         known = self._account.attempts if self._account else ()
-        return any(own.started_at <= attempt.started_at <= own.last_seen_at for own in known)
+        return any(attempt.began_during(own) for own in known)

@@ -19,7 +19,7 @@ from gpt2dist.plan.placement import Machine, place
 from gpt2dist.plan.planner import offers_for, plan_run
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep
-from gpt2dist.track.ledger import price_usd_per_hour
+from gpt2dist.track.ledger import no_price, price_usd_per_hour
 from gpt2dist.train.predicted import prediction
 
 Unit = Literal["usd", "hours", "tokens"]
@@ -49,7 +49,8 @@ class MachineShare:
 
     @property
     def is_known(self) -> bool:
-        return self.usd_per_hour > 0
+        """Also where somebody said 0."""
+        return self.usd_per_hour > 0 or self.source in ("config", "environment")
 
     def cost(self, seconds: float, tokens: float = 0.0) -> Amounts:
         machine_hours = seconds * self.machines / 3600
@@ -59,7 +60,7 @@ class MachineShare:
         """How long a trial may go on with what it was granted; None: there is no limit."""
         a_second = self.cost(1.0)
         by_hours = (granted.hours - spent.hours) / a_second.hours
-        by_usd = (granted.usd - spent.usd) / a_second.usd if self.is_known else math.inf
+        by_usd = (granted.usd - spent.usd) / a_second.usd if a_second.usd else math.inf
         return _limit(None, min(by_hours, by_usd))
 
 
@@ -193,12 +194,11 @@ class SweepEstimate:
         The budget is for the trials; what is paid once before them is shown beside it.
         """
         notes = []
-        if sweep.budget.usd is not None and not self.share.is_known:
-            raise BadInput(
-                f"budget.usd={sweep.budget.usd:g} cannot be kept: this machine has no price; set "
-                "cluster.usd_per_hour, GPT2DIST_USD_PER_HOUR, or cluster.watts and "
-                "cluster.usd_per_kwh"
-            )
+        if not self.share.is_known:
+            if sweep.budget.usd is not None:
+                raise no_price(f"budget.usd={sweep.budget.usd:g}")
+            if "usd" in (*sweep.objective, sweep.scheduler.by):
+                raise no_price("a comparison of trials by usd")
         for unit, name in UNIT_NAMES.items():
             limit, needs = getattr(sweep.budget, unit), self.needs(unit)
             if limit is not None and needs is None:

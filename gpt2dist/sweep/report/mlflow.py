@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2dist.human import without_credentials
 from gpt2dist.run_files import ROWS_FILE
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.track.mlflow_quiet import one_line, quiet_mlflow
 from gpt2dist.track.mlflow_run import STATUS_OF_END, MlflowRun
-from gpt2dist.track.mlflow_uri import tracking_uri, without_credentials
+from gpt2dist.track.mlflow_uri import tracking_uri
 from gpt2dist.track.rows import read_rows
 
 ROUND_SECONDS = 10.0

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from gpt2dist.config.schema import BudgetConfig
-from gpt2dist.run_files import STOP_FILE, request_stop
+from gpt2dist.run_files import GIVEN_UP, STOP_FILE, request_stop
 from gpt2dist.sweep.cost.amounts import Amounts, SweepLedger, grant, limits
 from gpt2dist.sweep.cost.estimate import Pricing, expected_seconds, run_config
 from gpt2dist.sweep.search.points import proposals_of
@@ -123,7 +123,7 @@ class Sweeper:
         with self._lock:
             record.state, record.reason = "stopped", reason
             self._journal.note(record)
-            request_stop(record.folder, f"the sweep: {reason}")
+            request_stop(record.folder, f"{GIVEN_UP}{reason}")
 
     def ended(self, number: int, state: State, reason: str) -> None:
         """A trial's process is gone, or about to go when the scheduler stopped it."""
@@ -211,8 +211,10 @@ class Sweeper:
 
     def _overhead(self) -> Amounts:
         """What rented machines cost beside the trials on them, not beside those elsewhere."""
-        there = [a for r in self._records for a in r.attempts if self.ledger.holds(a)]
-        by_trials = Amounts.spent(there, self.share.part)
+        by_trials = Amounts()
+        for record in self._records:  # one by one: trials that overlap each have a share
+            there = [attempt for attempt in record.attempts if self.ledger.holds(attempt)]
+            by_trials += Amounts.spent(there, self.share.part)
         return self.ledger.amounts.without(by_trials).at_least(Amounts())
 
     def _least_seconds(self) -> float:

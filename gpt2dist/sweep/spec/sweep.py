@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2dist.config.schema import Config
+from gpt2dist.config.schema import Config, Count, Hours, NotNegative, Positive, Seed, Tokens, Usd
 from gpt2dist.run_files import SWEEPS
 
 Values = dict[str, Any]
@@ -70,7 +70,7 @@ Dimension = Listed | Range
 class Search:
     kind: Literal["grid", "random", "optuna"] | None = None
     "None: grid where every swept key lists its values, else random."
-    seed: int = 0
+    seed: Seed = 0
     "Of the search, not of the training."
 
 
@@ -79,11 +79,11 @@ class Scheduler:
     kind: Literal["none", "asha", "median"] = "none"
     by: Literal["tokens", "usd"] = "tokens"
     "Trials are compared after equal tokens or equal dollars, never after equal time."
-    first: float | None = None
+    first: Positive | None = None
     "No trial is judged before this many tokens or dollars."
-    factor: float = 3.0
+    factor: Positive = 3.0
     "asha: one in `factor` trials goes on at each rung, and rungs are this far apart."
-    peers: int = 3
+    peers: Count = 3
     "median: trials to compare with before anyone is stopped."
 
 
@@ -91,20 +91,20 @@ class Scheduler:
 class SweepBudget:
     """Hard limits over all trials together, failed and early-stopped ones included."""
 
-    trials: int | None = None
-    tokens: int | None = None
-    hours: float | None = None
+    trials: Count | None = None
+    tokens: Tokens | None = None
+    hours: Hours | None = None
     "Machine-hours: trials that share a machine share its hours, as they share its price."
-    usd: float | None = None
+    usd: Usd | None = None
 
 
 @dataclass(frozen=True)
 class Resources:
     """Of one trial."""
 
-    gpus: float = 0.0
+    gpus: NotNegative = 0.0
     "Whole GPUs train under Ray Train; below 1, several trials share a GPU as processes."
-    cpus: int = 1
+    cpus: Count = 1
     "Cores of a trial that is a process of its own."
     runner: Literal["ray", "process"] | None = None
     "None: ray for whole GPUs, else process."

@@ -10,9 +10,10 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from gpt2dist.config.load import flatten, read_yaml, resolve, to_tree
-from gpt2dist.config.schema import Config
-from gpt2dist.config.typed import convert
+from gpt2dist.config.bounds import shown
+from gpt2dist.config.load import NOT_YAML, flatten, read_yaml, resolve, to_tree
+from gpt2dist.config.schema import Config, Count, Seed
+from gpt2dist.config.typed import checked
 from gpt2dist.errors import BadInput
 from gpt2dist.run_files import require_name
 from gpt2dist.sweep.spec.space import nearest, read_space
@@ -68,9 +69,9 @@ def load_sweep(file: str, overrides: Sequence[str] = (), usd: float | None = Non
         config=config,
         space=space,
         tree=_comparable(tree, config, sections),
-        seeds=tuple(convert(int, seed, "seeds", file) for seed in _as_list(seeds)),
+        seeds=tuple(checked(Seed, "seeds", file, seed) for seed in _as_list(seeds)),
         objective=tuple(_as_list(tree.get("objective", "val_loss"))),
-        at_once=convert(int, tree.get("at_once", 1), "at_once", file),
+        at_once=checked(Count, "at_once", file, tree.get("at_once", 1)),
         hardware=tree.get("hardware"),
         **sections,
     )
@@ -86,7 +87,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {old.get(key, 'absent')} before, {new.get(key, 'absent')} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not key.startswith("base.track.")
     ]
 
 
@@ -104,19 +105,20 @@ def _base(
     for word in [*words, *shared]:
         path = word.partition("=")[0]
         if path in swept:
-            raise BadInput(f"{word}: {path} is swept; change space.{path} instead (in {file})")
+            change = f"change space.{path} instead (in {file})"
+            raise BadInput(f"{shown(word)}: {path} is swept; {change}")
     return resolve(base, [*words, *shared])
 
 
 def _section(kind: Any, tree: Any, name: str, file: str) -> Any:
     if not isinstance(tree, Mapping):
         raise BadInput(f"{name}={tree!r} must hold keys (in {file})")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     for key in tree:
         if key not in hints:
             hint = nearest(str(key), hints, f"{name}.")
             raise BadInput(f"unknown sweep key {name}.{key}; {hint} (in {file})")
-    return kind(**{k: convert(hints[k], v, f"{name}.{k}", file) for k, v in tree.items()})
+    return kind(**{k: checked(hints[k], f"{name}.{k}", file, v) for k, v in tree.items()})
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -124,7 +126,10 @@ def _set(tree: dict[str, Any], override: str) -> None:
     section, _, key = path.partition(".")
     if not equals or not text:
         raise BadInput(f"cannot read override sweep.{override}; write sweep.key=value")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except NOT_YAML:
+        raise BadInput(f"sweep.{path}={shown(text)} cannot be read as YAML") from None
     if not key:
         tree[section] = value
     elif isinstance(tree.setdefault(section, {}), dict):
@@ -147,19 +152,14 @@ def _comparable(
 
 def _problems(sweep: Sweep) -> Iterator[str]:
     names = list(sweep.objective)
-    if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
+    if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds):
         yield f"seeds={list(sweep.seeds)} must list different whole numbers from 0"
     if not names or any(name not in OBJECTIVES or names.count(name) > 1 for name in names):
         yield f"objective={names} must name different ones of {', '.join(OBJECTIVES)}"
-    if sweep.at_once < 1:
-        yield f"at_once={sweep.at_once} must be at least 1"
 
 
 def _budget_problems(sweep: Sweep) -> Iterator[str]:
     budget, kind, seeds = sweep.budget, sweep.search.kind, len(sweep.seeds)
-    for name, value in vars(budget).items():
-        if value is not None and not value > 0:
-            yield f"budget.{name}={value} is below one trial; make it positive or leave it out"
     if kind == "grid":
         for dimension in sweep.space:
             if not isinstance(dimension, Listed):
@@ -180,9 +180,7 @@ def _budget_problems(sweep: Sweep) -> Iterator[str]:
 
 
 def _resource_problems(sweep: Sweep) -> Iterator[str]:
-    gpus, cpus = sweep.resources.gpus, sweep.resources.cpus
-    if gpus < 0 or cpus < 1:
-        yield f"resources.gpus={gpus:g} and cpus={cpus} must be sensible"
+    gpus = sweep.resources.gpus
     if gpus >= 1 and not gpus.is_integer():
         yield f"resources.gpus={gpus:g} must be whole GPUs, or below 1"
     if sweep.in_processes and gpus > 1:
@@ -198,7 +196,7 @@ def _scheduler_problems(sweep: Sweep) -> Iterator[str]:
     kind, by, first = sweep.scheduler.kind, sweep.scheduler.by, sweep.scheduler.first
     if kind == "none":
         return
-    if first is None or first <= 0:
+    if first is None:
         yield f"scheduler.first={first} must say after how many {by} trials are first compared"
     elif by == "tokens" and first >= sweep.config.train.tokens:
         yield (

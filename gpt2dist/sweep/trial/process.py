@@ -33,13 +33,8 @@ from gpt2dist.run_files import (
     Tail,
     read_outcome,
 )
-from gpt2dist.track.ledger import (
-    BILLED_VARIABLE,
-    Attempt,
-    Ledger,
-    price_usd_per_hour,
-    read_attempts,
-)
+from gpt2dist.track.attempts import Attempt, read_attempts
+from gpt2dist.track.ledger import BILLED_VARIABLE, Ledger, price_usd_per_hour
 from gpt2dist.track.summary import read_summary
 
 LEAVE = signal.SIGUSR1

@@ -18,7 +18,8 @@ from gpt2dist.plan.arithmetic import flops_per_token
 from gpt2dist.run_files import DRIVER_LOCK, LEDGER_FILE, ROWS_FILE, Tail
 from gpt2dist.sweep.cost.amounts import Amounts
 from gpt2dist.sweep.spec.sweep import Sweep, Values, point_text, short_names, value_text
-from gpt2dist.track.ledger import Account, Attempt
+from gpt2dist.track.attempts import Attempt
+from gpt2dist.track.ledger import Account
 from gpt2dist.track.summary import read_summary
 
 NAME_CHARACTERS = 90

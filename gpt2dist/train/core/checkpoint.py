@@ -12,7 +12,6 @@ never loaded: the newest valid one wins.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -25,13 +24,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from gpt2dist.disk import finish_folder, fsync, partial_of, remove_folder, sha256_of
-from gpt2dist.errors import RunFailure
+from gpt2dist.disk import (
+    finish_folder,
+    fsync,
+    partial_of,
+    remove_folder,
+    sha256_of,
+    sha256_of_record,
+)
+from gpt2dist.errors import RunFailure, StorageRefused
 from gpt2dist.run_files import (
     CHECKPOINT_STATE,
     CHECKPOINTS,
     checkpoint_folder,
     checkpoint_folders,
+    checkpoint_record,
     step_of,
 )
 from gpt2dist.train.core.engine import Engine, ParameterState
@@ -80,12 +87,12 @@ def save(
 ) -> Path:
     """Write one checkpoint; collective. `gather` is an all-gather of objects over the ranks.
 
-    Raises RunFailure on every rank when one cannot write; older checkpoints stay as they are.
+    Raises StorageRefused on every rank when one cannot write; older checkpoints stay as they are.
     """
     final = checkpoint_folder(run_dir, state.step)
     temporary, trouble = gather(partial_of(final))[0], None
     if engine.rank == 0:
-        trouble = _attempt(lambda: temporary.mkdir(parents=True))
+        trouble = _attempt(lambda: _make(temporary))
     _raise_first(gather(trouble), state.step)
     if not temporary.is_dir():
         trouble = f"{temporary.parent} is not shared between machines; put paths.runs on one disk"
@@ -141,10 +148,7 @@ def best(run_dir: Path) -> Checkpoint | None:
 def load(folder: Path, *, full_check: bool = True) -> Checkpoint:
     """A checkpoint whose every file has the recorded size, and sha256 with `full_check`."""
     try:
-        record = json.loads((folder / CHECKPOINT_STATE).read_text())
-        vouched = record.pop("sha256", None)  # early versions wrote none
-        if set(record) != {"format", "state", "files"} or vouched not in (None, _digest(record)):
-            raise ValueError("it does not have its recorded sha256")
+        record = checkpoint_record(folder)
         checkpoint = Checkpoint(folder, TrainState(**record["state"]), record["files"])
         sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in record["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -233,15 +237,16 @@ def _owners(sizes: Iterable[int], world: int) -> list[int]:
     return owners
 
 
-def _digest(record: Mapping[str, Any]) -> str:
-    """Of what the record says, however it is spaced."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def _finish(temporary: Path, final: Path, record: Mapping[str, Any]) -> None:
-    vouched = {**record, "sha256": _digest(record)}
+    vouched = {**record, "sha256": sha256_of_record(record)}
     (temporary / CHECKPOINT_STATE).write_text(json.dumps(vouched, indent=1))
     finish_folder(temporary, final)
+
+
+def _make(temporary: Path) -> None:
+    # Never the run's own folder: one that was moved away in mid-run is not made again.
+    temporary.parent.mkdir(exist_ok=True)
+    temporary.mkdir()
 
 
 def _attempt(action: Callable[[], object]) -> str | None:
@@ -256,7 +261,7 @@ def _attempt(action: Callable[[], object]) -> str | None:
 def _raise_first(troubles: list[str | None], step: int) -> None:
     for trouble in troubles:
         if trouble:
-            raise RunFailure(
+            raise StorageRefused(
                 f"could not save the checkpoint of step {step:,}: {trouble}; "
-                f"older checkpoints are intact, make room and run the same command again"
+                f"older checkpoints are intact"
             )

@@ -12,8 +12,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ def deepspeed_config(config: Config, placement: Placement) -> dict[str, Any]:
     if placement.precision == "fp16":
         tree["fp16"] = {"enabled": True, "initial_scale_power": 16}
     elif half and engine_mode:
-        tree["bf16"] = {"enabled": True}
+        # Else stage 1 holds every gradient twice, in bf16 and in fp32.
+        tree["bf16"] = {"enabled": True, "immediate_grad_update": True}
     elif half:
         tree["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     if placement.device == "cpu":
@@ -95,7 +97,8 @@ class Engine:
         self.names = [name for name, _ in model.named_parameters()]
         self.shapes = [tuple(p.shape) for p in model.parameters()]
         # The scaler of DeepSpeed 0.19 asks autocast for its device before a model is moved.
-        with warnings.catch_warnings():
+        # BF16_Optimizer prints the machine's memory.
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
             self._engine, *_ = deepspeed.initialize(
                 model=model,
@@ -208,15 +211,13 @@ class Engine:
             self._write(parameter, "exp_avg_sq", saved.exp_avg_sq)
 
     def _torch_optimizer(self) -> torch.optim.Optimizer:
-        wrapped = self._engine.optimizer
-        return wrapped if self.stage == 0 else wrapped.optimizer
+        return self._engine.optimizer if self.stage == 0 else self._engine.optimizer.optimizer
 
     def _optimized_tensors(self) -> list[torch.Tensor]:
-        if self.stage == 0:
-            return list(self.module.parameters())
-        if self.stage == 3:
+        if self.stage == 3:  # whose groups are filled only while it steps
             return list(self._engine.optimizer.fp32_partitioned_groups_flat)
-        return list(self._engine.optimizer.single_partition_of_fp32_groups)
+        groups = self._torch_optimizer().param_groups
+        return [tensor for group in groups for tensor in group["params"]]
 
     def _link(self) -> None:
         """Point stages 1 to 3 at the moments that exist now; DeepSpeed links 1 and 2 only once."""
@@ -247,11 +248,9 @@ class Engine:
 
         value = value.to(self.device, torch.float32)
         if self.stage == 0:
-            target = (
-                parameter if moment is None else self._engine.optimizer.state[parameter][moment]
-            )
+            state = self._engine.optimizer.state
             with torch.no_grad():
-                target.copy_(value)
+                (parameter if moment is None else state[parameter][moment]).copy_(value)
         elif moment is None:
             safe_set_full_fp32_param(parameter, value)
         else:

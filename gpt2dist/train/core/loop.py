@@ -34,8 +34,9 @@ class Diverged(RunFailure):
     """Loss or gradients stayed non-finite."""
 
 
-RUNNING, INTERRUPTED, OUT_OF_BUDGET = 0, 1, 2
+RUNNING, INTERRUPTED, OUT_OF_BUDGET, FAILED = 0, 1, 2, 3
 "What a recorder answers when it is asked whether the run goes on."
+KINDS = {INTERRUPTED: "interrupted", OUT_OF_BUDGET: "budget", FAILED: "failed"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,15 @@ class TrainState:
     loss_scale: float | None = None
     seconds: float = 0.0
     usd: float = 0.0
+    rows: int | None = None
+    "In metrics.jsonl up to this step; early versions did not write it."
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ending:
     kind: str
-    "finished, budget or interrupted"
+    "finished, budget, interrupted or failed"
     reason: str
     state: TrainState
 
@@ -81,9 +84,17 @@ class Recorder:
 
     def note(self, text: str) -> None: ...
 
+    def sample(self, step: int, text: str) -> None: ...
+
     def vouch(self, state: TrainState) -> TrainState:
         """The state as a checkpoint may claim it: with its costs, its rows on the disk."""
         return state
+
+    def saved(self, state: TrainState, refused: str | None) -> None:
+        """What was vouched for is a checkpoint, or was refused."""
+
+    def unsaved(self, ending: Ending) -> Ending | None:
+        """What an ending comes to whose checkpoint was refused; None: try again."""
 
     def finish(self, ending: Ending) -> None: ...
 
@@ -99,7 +110,8 @@ class Surroundings:
     evaluate: Callable[[], float]
     "Validation loss, nats per token."
     sample: Callable[[int], None]
-    save: Callable[[TrainState], None]
+    save: Callable[[TrainState], bool]
+    "False: not now; to be tried again later."
     clock: Callable[[], float] = time.monotonic
 
 
@@ -127,7 +139,7 @@ def run_loop(
     total, watch, pace = config.total_steps, Stopwatch(), Pace(config)
     accumulation = engine.config["accumulation"]
     losses = LossWatch(recorder, SKIPS_IN_A_ROW[engine.precision])
-    last_save_step, last_save_time = state.step, clock()
+    last_save_step, save_by = state.step, clock() + pace.save_every_seconds
     ending: Ending | None = None
     while ending is None and state.step < total:
         started = clock()
@@ -135,12 +147,9 @@ def run_loop(
         data_wait = clock() - started
         code, reason = recorder.stop_reason(state, pace.until_saved(state.step + 1))
         valid = sum(int((micro[:, 1:] >= 0).sum()) for micro in micro_batches)
-        minutes = config.checkpoint.every_minutes
-        overdue = minutes is not None and clock() - last_save_time > 60 * minutes
-        global_valid, code_sum, save_votes = control.total(valid, code, overdue)
+        global_valid, code_sum, save_votes = control.total(valid, code, clock() > save_by)
         if code_sum != RUNNING:
-            kind = "budget" if code_sum == OUT_OF_BUDGET else "interrupted"
-            ending = Ending(kind, reason, state)
+            ending = Ending(KINDS[int(code_sum)], reason, state)
             break
         rate = learning_rate(state.step, config.optim, total)
         if config.model.dropout:
@@ -173,13 +182,21 @@ def run_loop(
         save_due = save_votes > 0 or is_due(state.step, config.checkpoint.every_steps)
         if save_due or state.step == total or pace.must_learn_save:
             began = clock()
-            around.save(state)
-            last_save_step, last_save_time = state.step, clock()
-            pace.saved(last_save_time - began)
+            saved = around.save(state)
+            pace.saved(clock() - began)
+            last_save_step = state.step if saved else last_save_step
+            save_by = clock() + (pace.save_every_seconds if saved else pace.save_again_seconds)
     if ending is None:
         ending = Ending("finished", f"{total:,} steps done", state)
-    if last_save_step != state.step:
-        around.save(state)
+    return ending if last_save_step == state.step else _save_last(ending, around)
+
+
+def _save_last(ending: Ending, around: Surroundings) -> Ending:
+    """The ending once its state is saved, or what it comes to without."""
+    while not around.save(ending.state):
+        unsaved = around.control.from_root(lambda: around.recorder.unsaved(ending))
+        if unsaved is not None:
+            return unsaved
     return ending
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gpt2dist.config.schema import Config
 
 MARGIN = 2.0
@@ -13,6 +15,8 @@ class Pace:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        minutes = config.checkpoint.every_minutes
+        self.save_every_seconds = math.inf if minutes is None else 60 * minutes
         self._steps = 0
         self._step = self._evaluation = self._sample = 0.0
         self._save: float | None = None
@@ -36,6 +40,12 @@ class Pace:
         """Whether a limit of dollars or hours needs a first save, to know what the last takes."""
         budget = self._config.budget
         return self._save is None and not (budget.usd is None and budget.hours is None)
+
+    @property
+    def save_again_seconds(self) -> float:
+        """After a refused save: a tenth of the time for tries, and four while there is patience."""
+        quarter = 60 * self._config.checkpoint.storage_patience_minutes / 4
+        return max(1.0, min(10 * (self._save or 0.0), quarter))
 
     def until_saved(self, next_step: int) -> float:
         """Seconds that step may take with what is due after it and the save that follows."""

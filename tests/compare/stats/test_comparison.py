@@ -202,10 +202,10 @@ def test_a_damaged_row_is_named_by_file_and_line(make, damage):
 def test_rows_picked_without_parsing_are_those_that_parsing_finds(tmp_path, seed):
     rng = random.Random(seed)
     path = tmp_path / "metrics.jsonl"
-    with RowWriter(path, None) as writer:
-        for step in range(1, rng.randint(2, 60)):
-            row = {"step": step, "tokens": step * 10, "loss": rng.random()}
-            writer.append(row | ({"val_loss": rng.random()} if rng.random() < 0.3 else {}))
+    writer = RowWriter(path, None)
+    for step in range(1, rng.randint(2, 60)):
+        row = {"step": step, "tokens": step * 10, "loss": rng.random()}
+        writer.append(row | ({"val_loss": rng.random()} if rng.random() < 0.3 else {}))
     every = read_rows(path)
     expected = [row for row in every if "val_loss" in row or row is every[-1]]
     assert _read_rows(path) == expected

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
 import pytest
 
 from gpt2dist.compare.read.run_folders import read_run
+from gpt2dist.compare.read.run_record import AXES
+from gpt2dist.compare.show.table import json_tree, text_lines
 from gpt2dist.compare.stats.comparison import compare_runs
 from gpt2dist.compare.stats.frontier import not_overtaken, pareto, reached_by, spent_to_reach
 
@@ -68,6 +71,45 @@ def test_runs_of_which_none_finished_still_have_a_frontier(make):
     ]  # fmt: skip
     compared = compare_runs(runs)
     assert [compared.runs[index].name for index in compared.frontier["usd"]] == ["cheap", "low"]
+
+
+def test_a_run_that_goes_on_is_on_no_frontier(make):
+    """It is the cheapest so far, and will be neither cheap nor done when it ends."""
+    going = read_run(make("going", seconds=10.0, curve=((1, 2.0), (4, 1.0)), summary=False))
+    ended = read_run(make("ended", "train.seed=2"))
+    compared = compare_runs([going, ended])
+    for axis in AXES:
+        assert [compared.runs[index].name for index in compared.frontier[axis]] == ["ended"]
+    assert "running or killed, on no frontier until they end: going" in compared.notes
+
+
+def test_runs_without_a_number_for_a_loss_are_named_and_on_no_frontier(make):
+    nan = make("nan", curve=((1, 5.0), (4, 4.0)), summary=False)
+    rows = (nan / "metrics.jsonl").read_text().replace('"val_loss": 4.0', '"val_loss": NaN')
+    assert "NaN" in rows
+    (nan / "metrics.jsonl").write_text(rows)
+    compared = compare_runs([read_run(nan), read_run(make("whole", "train.seed=2"))])
+    assert [run.name for run in compared.runs] == ["whole", "nan"]
+    assert compared.runs[1].final_val_loss is None
+    assert "no finite validation loss, on no frontier: nan" in compared.notes
+    json.dumps(json_tree(compared), allow_nan=False)
+
+
+def test_a_frontier_in_dollars_says_how_many_it_leaves_out(make):
+    runs = [read_run(make(name, usd_per_hour=None)) for name in ("a", "b")]
+    lines = text_lines(compare_runs([*runs, read_run(make("c", "train.seed=2"))]), "usd")
+    assert "  left out: 2 of 3 runs, dollars unknown" in lines
+    runs = [read_run(make("d"))]
+    assert not [line for line in text_lines(compare_runs(runs), "usd") if "left out" in line]
+
+
+def test_a_trial_that_its_sweep_gave_up_was_not_interrupted(make):
+    """Its folder says what the sweeper asked for; a signal's name is an interruption."""
+    early = "the sweep: early, by asha at 1,000 tokens, validation loss 3.0000"
+    found = read_run(make("early", ended="interrupted", reason=early))
+    assert found.ended == "stopped early"
+    assert read_run(make("signal", ended="interrupted", reason="SIGTERM")).ended == "interrupted"
+    assert "  (stopped early)" in "\n".join(text_lines(compare_runs([found]), "usd"))
 
 
 def test_price_of_a_loss_lies_on_the_line_between_evaluations(make):

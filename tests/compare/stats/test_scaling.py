@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 from importlib.resources import files
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from gpt2dist.compare.stats.scaling import (
     best_of_starts,
     constants,
     doubts_about,
+    expanded_tail,
     fit_scaling,
     observations_of,
 )
@@ -96,6 +99,17 @@ def test_bootstrap_spread_is_that_of_the_published_replication():
     assert errors["alpha"] == pytest.approx(0.015, abs=0.005)
     assert errors["B"] == pytest.approx(1293.23, rel=0.3)
     assert errors["beta"] == pytest.approx(0.021, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("runs", "students_t"), [(7, 4.303), (10, 2.571), (16, 2.201), (35, 2.042)]
+)
+def test_intervals_of_few_runs_are_as_wide_as_student_asks(runs, students_t):
+    """Of a normal estimate: its spread over resamples, unbiased, times the t of a printed table."""
+    normal = -NormalDist().inv_cdf(expanded_tail(runs))
+    assert normal * math.sqrt((runs - 5) / runs) == pytest.approx(students_t, rel=2e-3)
+    assert expanded_tail(runs) < 0.025
+    assert expanded_tail(10**7) == pytest.approx(0.025, rel=1e-4)
 
 
 def test_the_same_runs_give_the_same_fit_and_intervals():

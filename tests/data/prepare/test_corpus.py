@@ -184,13 +184,15 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, name, content, messa
     assert "\n" not in str(caught.value)
 
 
-def test_the_line_of_an_error_counts_from_the_top_of_a_large_file(tmp_path):
+def test_an_error_in_the_middle_of_a_large_file_names_its_byte(tmp_path):
+    """The number of its line would take reading all that is before it."""
     path = tmp_path / "large.jsonl"
     lines = [json.dumps({"text": "z" * 2000})] * 1500
     lines[1234] = "{broken"
     path.write_text("\n".join(lines))
     assert len(plan_units(DataConfig(source=str(path)))) >= 8
-    with pytest.raises(BadInput, match=r"large\.jsonl:1235 is not a JSON object"):
+    before = path.read_text().index("{broken")
+    with pytest.raises(BadInput, match=rf"large\.jsonl at byte {before:,} is not a JSON object"):
         texts_of(path)
 
 

@@ -1,5 +1,6 @@
 """Preparation: what lands in the folder, and that it never lands there by halves."""
 
+import itertools
 import json
 import os
 import resource
@@ -15,8 +16,9 @@ from gpt2dist.config.schema import DataConfig
 from gpt2dist.data.prepare.finish import HASH_RULE, NO_RULE, TAIL_RULE
 from gpt2dist.data.prepare.pipeline import dataset_dir, prepare
 from gpt2dist.data.prepare.unit_shards import held_out
-from gpt2dist.data.shards import load_dataset_folder, verify
+from gpt2dist.data.shards import load_dataset_folder
 from gpt2dist.data.tokenizer import load_tokenizer
+from gpt2dist.data.verify import verify
 from gpt2dist.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -87,9 +89,11 @@ def test_ray_writes_the_same_bytes_as_one_process(corpus, tmp_path, ray_cluster)
 
 
 def test_ray_tasks_report_the_users_mistake_in_one_line(corpus, tmp_path, ray_cluster):
+    size = corpus.stat().st_size
     with corpus.open("a") as file:
         file.write("{broken\n")
-    with pytest.raises(BadInput, match=r"corpus\.jsonl:3001 is not a JSON object") as caught:
+    said = rf"corpus\.jsonl at byte {size:,} is not a JSON object"
+    with pytest.raises(BadInput, match=said) as caught:
         prepare(config(corpus), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -142,6 +146,32 @@ def test_when_all_documents_fall_to_one_side_the_last_tokens_are_held_out(tmp_pa
     assert dataset.totals["val"].tokens == max(1, round(fraction * len(whole)))
     assert dataset.totals["train"].documents + dataset.totals["val"].documents == len(texts)
     verify(dataset)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(3 / 13, [7]), (0.4, [5, 7])])
+def test_copies_of_a_text_never_stand_on_both_sides(tmp_path, fraction, expected):
+    """Few texts, so that the hash puts all on one side; 0.4 would cut the first 6 in two."""
+    texts = (f"{number} " + "word " * 30_000 for number in itertools.count(100))
+    learned = list(itertools.islice((t for t in texts if not held_out(t.encode(), fraction)), 8))
+    order = [learned[i] for i in (0, 1, 2, 3, 2, 4, 1, 6, 5, 6, 0, 7, 3)]
+    path = tmp_path / "copies.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in order))
+    dataset = prepare(config(path, val_fraction=fraction), tmp_path / "out", local=True)
+    assert dataset.split_rule == TAIL_RULE
+    held = [learned[i] for i in expected]
+    assert documents_of(tmp_path / "out", "val") == held
+    assert documents_of(tmp_path / "out", "train") == [text for text in order if text not in held]
+    assert dataset.totals["val"].documents == len(held)
+    assert dataset.totals["train"].text_bytes == sum(map(len, order)) - sum(map(len, held))
+    verify(dataset)
+
+
+def test_a_source_of_nothing_but_copies_is_refused(tmp_path):
+    path = tmp_path / "copies.jsonl"
+    path.write_text((json.dumps({"text": "the same " * 500}) + "\n") * 500)
+    with pytest.raises(BadInput, match=r"copies\.jsonl ends in copies .* data\.val_fraction=0\.1 "):
+        prepare(config(path), tmp_path / "out", local=True)
+    assert prepare(config(path, val_fraction=0.0), tmp_path / "all", local=True).totals["train"]
 
 
 def test_without_a_fraction_nothing_is_held_out(corpus, tmp_path):
@@ -222,7 +252,12 @@ def run_prepare(source, out, units=0, how="SIGKILL", local="local", limit_bytes=
 
 @pytest.mark.parametrize(
     ("how", "local"),
-    [("SIGKILL", "local"), ("SIGKILL", "ray"), ("SIGTERM", "local"), ("SIGINT", "ray")],
+    [
+        ("SIGKILL", "local"),
+        ("SIGKILL", "ray"),
+        ("SIGTERM", "local"),
+        pytest.param("SIGINT", "ray", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_preparation_goes_on_to_the_same_bytes(corpus, tmp_path, how, local):
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -289,7 +324,7 @@ def test_a_full_disk_is_one_line_and_no_manifest(corpus, tmp_path):
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"one line: cannot write {out}/")
-    assert "is there space left?" in line
+    assert "make room there" in line
     assert not (out / "manifest.json").exists()
     assert not list(out.rglob(".*partial*"))
     prepare(config(corpus), out, local=True)

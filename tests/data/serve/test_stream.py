@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt2dist.data.serve.order import window_index
-from gpt2dist.data.serve.stream import memmap_batches, ray_batches
+from gpt2dist.data.serve.stream import local_batches, ray_batches
 from gpt2dist.data.serve.windows import StreamPlan
 from gpt2dist.errors import BadInput
 
@@ -68,14 +68,14 @@ def test_the_order_wraps_around_the_epoch_in_these_tests(folder):
 @pytest.mark.parametrize(
     ("world", "micro_batch"), [(1, 1), (1, 4), (1, 12), (2, 1), (2, 2), (3, 1), (3, 4)]
 )
-def test_memmap_batches_equal_the_oracle_for_any_number_of_ranks(folder, world, micro_batch):
-    found = union(memmap_batches, folder, world, micro_batch=micro_batch)
+def test_local_batches_equal_the_oracle_for_any_number_of_ranks(folder, world, micro_batch):
+    found = union(local_batches, folder, world, micro_batch=micro_batch)
     assert np.array_equal(found, oracle(folder, 10))
 
 
 @pytest.mark.parametrize("start_step", [1, 3, 4, 9])
-def test_memmap_batches_resume_at_any_step_with_another_number_of_ranks(folder, start_step):
-    found = union(memmap_batches, folder, 2, start_step=start_step, steps=10 - start_step)
+def test_local_batches_resume_at_any_step_with_another_number_of_ranks(folder, start_step):
+    found = union(local_batches, folder, 2, start_step=start_step, steps=10 - start_step)
     assert np.array_equal(found, oracle(folder, 10)[start_step:])
 
 
@@ -91,10 +91,27 @@ def test_ray_batches_keep_their_order_over_many_blocks_and_segments(dataset_of, 
     # 520 micro-batches of 131 kB are 17 blocks of 4 MiB, in segments of 8, 8 and 1.
     plan = plan_of(folder, context=1024, micro_batch=64, batch_sequences=64, steps=520)
     compared = 0
-    for ours, theirs in zip(ray_batches(plan), memmap_batches(plan), strict=True):
+    for ours, theirs in zip(ray_batches(plan), local_batches(plan), strict=True):
         assert torch.equal(ours, theirs)
         compared += 1
     assert compared == 520
+
+
+def test_what_is_no_token_ends_ray_batches_in_one_line(dataset_of, ray_cluster):
+    """In the second block of 2,048 windows, so the pipeline has served the first by then."""
+    tokens = np.random.default_rng(1).integers(0, 257, 4096 * 1024 + 1)
+    window = int(window_index(7, np.array([3000]), 4096)[0])
+    tokens[1024 * window + 5] = 258
+    plan = plan_of(
+        dataset_of([tokens], []), context=1024, micro_batch=64, batch_sequences=64, steps=64
+    )
+    batches = ray_batches(plan)
+    for _ in range(4 * 2**20 // (64 * 1025 * 2)):
+        next(batches)
+    said = rf"train-00000\.bin holds 258 at token {1024 * window + 5:,}, beyond vocab=257"
+    with pytest.raises(BadInput, match=said) as caught:
+        next(batches)
+    assert "\n" not in str(caught.value)
 
 
 def test_ray_batches_need_no_free_core(folder, ray_cluster):
@@ -107,7 +124,7 @@ def test_ray_batches_need_no_free_core(folder, ray_cluster):
         return [batch.tolist() for batch in ray_batches(plan)]
 
     found = ray.get(on_all_cores.remote(), timeout=60)
-    assert found == [batch.tolist() for batch in memmap_batches(plan)]
+    assert found == [batch.tolist() for batch in local_batches(plan)]
 
 
 def test_closing_ray_batches_stops_the_pipeline(folder, ray_cluster):
@@ -128,7 +145,7 @@ def running():
 
 
 def test_no_steps_left_is_no_batch(folder):
-    assert list(memmap_batches(plan_of(folder, steps=0))) == []
+    assert list(local_batches(plan_of(folder, steps=0))) == []
     assert list(ray_batches(plan_of(folder, steps=0))) == []
 
 
@@ -139,6 +156,6 @@ def test_a_batch_that_does_not_divide_is_refused(folder):
 
 def test_a_dataset_smaller_than_a_batch_is_refused(folder):
     with pytest.raises(BadInput, match="38 train windows"):
-        next(memmap_batches(plan_of(folder, batch_sequences=40)))
+        next(local_batches(plan_of(folder, batch_sequences=40)))
     with pytest.raises(BadInput, match="38 train windows"):
         next(ray_batches(plan_of(folder, batch_sequences=40)))

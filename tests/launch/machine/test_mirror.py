@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2dist.disk import partial_of
 from gpt2dist.launch.machine.bucket import Bucket, copy
 from gpt2dist.launch.machine.mirror import pull, push
 from gpt2dist.run_files import JOURNAL_FILE, SWEEPS
@@ -71,6 +72,20 @@ def test_a_run_comes_back_from_the_bucket_as_it_was(runs, tmp_path):
     here = tree(runs / RUN)
     del here[".driver.lock"]
     assert there == here
+
+
+def test_a_pull_that_was_killed_leaves_nothing_to_the_next(runs, tmp_path):
+    """Neither files of checkpoints that are gone from the bucket, nor the space they take."""
+    advance(runs / RUN, 200)
+    push(runs, Bucket.open(str(tmp_path / "bucket")))
+    target = tmp_path / "elsewhere" / RUN
+    stale, neighbour = partial_of(target), partial_of(target.with_name(f"{RUN}-2"))
+    for partial in (stale, neighbour, target.with_name(f".pulling-{RUN}")):
+        save_checkpoint(partial, 100, b"of a checkpoint that the bucket has no more")
+    assert pull(Bucket.open(str(tmp_path / "bucket")), target.parent, RUN)
+    assert tree(target) == tree(runs / RUN)
+    assert not stale.exists()
+    assert neighbour.exists()
 
 
 def test_what_is_there_already_is_not_sent_again(runs, tmp_path):

@@ -189,6 +189,13 @@ signal.sigwait({signal.SIGTERM})
 open("saved", "w").close()
 sys.exit(143)
 """
+BEATS = """\
+import threading, time
+def beat():
+    while time.sleep(0.05) is None:
+        open("runs/ledger.json", "w").write(str(time.time()))
+threading.Thread(target=beat, daemon=True).start()
+"""
 
 
 def test_the_run_saves_when_it_is_told_to_stop(tmp_path):
@@ -207,6 +214,16 @@ def test_a_signal_to_the_task_reaches_the_run(tmp_path):
     task.terminate()
     assert task.wait(timeout=60) == 143
     assert (tmp_path / "saved").exists()
+
+
+def test_a_run_without_rows_is_told_to_stop_and_may_save(machine):
+    """Its ledger still beats, as a heartbeat beside a hanging step would."""
+    hangs = SAVES.replace("signal.sigwait", f"{BEATS}signal.sigwait")
+    (machine / "sky_workdir" / "saves.py").write_text(hangs)
+    done = rented(machine, f"{sys.executable} saves.py", STALL_S="1")
+    assert done.returncode == 143, done.stderr
+    assert "the run has stalled and is ended; its last checkpoint stays" in done.stderr
+    assert (machine / "sky_workdir" / "saved").exists()
 
 
 def test_a_run_goes_on_from_the_bucket_and_returns_there_even_when_it_fails(machine, tmp_path):

@@ -133,5 +133,10 @@ def test_unknown_dollars_are_said_and_a_dollar_budget_needs_a_price(tmp_path):
     ]
     with pytest.raises(BadInput, match=r"budget\.usd=5 cannot be kept: this machine has no price"):
         affordable(sweep_of(tmp_path, budget={"usd": 5}), None, free)
+    with pytest.raises(BadInput, match="by usd cannot be kept: this machine has no price"):
+        affordable(sweep_of(tmp_path, objective=["val_loss", "usd"]), None, free)
+    said = MachineShare(1.0, 1, 0.0, "config")
+    assert affordable(sweep_of(tmp_path, objective=["val_loss", "usd"]), None, said) == []
+    assert said.seconds(Amounts(usd=5.0, hours=2.0), Amounts(hours=1.0)) == 3600
     (note,) = affordable(sweep_of(tmp_path, budget={"usd": 5}), None)
     assert note.startswith("planned dollars are unknown: no probe of this model")

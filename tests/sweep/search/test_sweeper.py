@@ -14,7 +14,7 @@ from gpt2dist.sweep.cost.estimate import Estimate, MachineShare, Pricing
 from gpt2dist.sweep.search.sweeper import Sweeper
 from gpt2dist.sweep.trial.journal import Journal
 from gpt2dist.sweep.trial.process import TrialProcess
-from gpt2dist.track.ledger import Attempt
+from gpt2dist.track.attempts import Attempt, Clock
 from tests.sweep.sweeping import sweep_of
 
 
@@ -68,3 +68,17 @@ def test_trials_on_a_machine_of_ones_own_pay_nothing_of_the_rented_one(tmp_path)
         if sweeper.ledger.amounts == Amounts():
             sweeper.ledger.open(ClusterConfig(), 1, rented_for(30))
         assert sweeper.spent().usd == pytest.approx(usd, abs=3)
+
+
+def test_trials_side_by_side_on_one_machine_each_pay_their_share(tmp_path):
+    """30 s at a dollar a second: two trials had 20 s of it together, 10 s were setup."""
+    sweeper = sweeper_of(sweep_of(tmp_path, budget={"usd": 500.0}, at_once=2), 25 / 3600)
+    for _ in range(2):
+        assert isinstance(sweeper.next(), TrialProcess)
+    sweeper.ledger.open(ClusterConfig(), 1, rented_for(30))
+    clock, now = Clock(), time.time()
+    for record in sweeper.records[:2]:
+        record.folder.mkdir(parents=True, exist_ok=True)
+        half = Attempt.starting("a", now - 20, (1800.0, "config")).begun(clock)
+        (record.folder / "ledger.json").write_text(json.dumps({"attempts": [asdict(half)]}))
+    assert sweeper.spent().usd == pytest.approx(30, abs=3)

@@ -111,8 +111,8 @@ BAD = {
         {"set": {"optim.peak_lr": 1}},
         "optim.peak_lr=1: optim.peak_lr is swept; change space.optim.peak_lr instead",
     ),
-    "no money": ({"budget": {"usd": 0}}, "budget.usd=0.0 is below one trial"),
-    "no trials": ({"budget": {"trials": -1}}, "budget.trials=-1 is below one trial"),
+    "no money": ({"budget": {"usd": 0}}, "budget.usd=0.0 must be a positive number"),
+    "no trials": ({"budget": {"trials": -1}}, "budget.trials=-1 must be at least 1"),
     "grid larger than its budget": (
         {"budget": {"trials": 4}},
         "the grid has 6 trials (6 points x 1 seeds), budget.trials=4",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from gpt2dist.train.core.loop import (
     INTERRUPTED,
     RUNNING,
     Diverged,
+    Ending,
     Recorder,
     Surroundings,
     TrainState,
@@ -67,15 +69,34 @@ class Diary(Recorder):
         self.notes.append(text)
 
 
-def play(losses: list[float], diary: Diary, state: TrainState | None = None):
-    """Runs the loop over the losses; returns its ending and what it saved."""
+def play(
+    losses: list[float],
+    diary: Diary,
+    state: TrainState | None = None,
+    saves: Iterator[bool] | None = None,
+):
+    """Runs the loop over the losses; returns its ending and what it saved, or tried to.
+
+    `saves` says which saves work, None that all do; a step takes a second or two.
+    """
+    works = saves or itertools.repeat(True)
     config = resolve("debug", [*WORDS, f"train.tokens={40 * SEQUENCES * CONTEXT}"])
     micro = torch.zeros(SEQUENCES // 2, CONTEXT + 1, dtype=torch.int64)
     saved: list[TrainState] = []
     state = state or TrainState(0, 0, 0, "x", SEQUENCES)
+
+    def save(state: TrainState) -> bool:
+        saved.append(state)
+        return next(works)
+
     with single_process_group("cpu"):
         around = Surroundings(
-            Control(), diary, evaluate=lambda: 1.0, sample=lambda step: None, save=saved.append
+            Control(),
+            diary,
+            evaluate=lambda: 1.0,
+            sample=lambda step: None,
+            save=save,
+            clock=itertools.count(0.0, 0.5).__next__,
         )
         engine = Script(losses[state.step :])
         ending = run_loop(engine, itertools.repeat(micro), state, config, around)  # type: ignore[arg-type]
@@ -110,6 +131,36 @@ def test_a_stop_between_rows_is_invisible_in_them():
     assert [[row[key] for key in keep] for row in halves.rows] == [
         [row[key] for key in keep] for row in whole.rows
     ]
+
+
+def test_a_refused_save_is_tried_again_soon_and_changes_no_row():
+    whole, refused = Diary(), Diary()
+    play(FALLING, whole)
+    ending, saved = play(FALLING, refused, saves=iter([False, False, *[True] * 4]))
+    tried = [state.step for state in saved]
+    assert ending.kind == "finished"
+    assert tried[0] == 10
+    assert 10 < tried[1] < tried[2] < 20, "not at every step, and long before the next is due"
+    assert tried[3:] == [20, 30, 40]
+    keep = ("step", "tokens", "loss", "lr", "grad_norm", "skipped")
+    assert [[row[key] for key in keep] for row in refused.rows] == [
+        [row[key] for key in keep] for row in whole.rows
+    ]
+
+
+def test_a_run_that_is_done_is_saved_at_last_or_ends_as_the_recorder_says():
+    class Waits(Diary):
+        def unsaved(self, ending):
+            self.notes.append(ending.kind)
+            return None if len(self.notes) < 3 else Ending("failed", "no room", ending.state)
+
+    refuses_last, diary = [True] * 3 + [False] * 3, Waits()
+    ending, saved = play(FALLING, diary, saves=iter([*refuses_last, True]))
+    assert (ending.kind, [state.step for state in saved[3:]]) == ("finished", [40] * 4)
+    assert diary.notes == ["finished"] * 2
+    diary = Waits()
+    ending, _ = play(FALLING, diary, saves=iter([*refuses_last, False]))
+    assert (ending.kind, ending.reason, ending.state.step) == ("failed", "no room", 40)
 
 
 def test_a_spike_is_noted_once_with_its_step():

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gpt2dist.config.load import resolve
+from gpt2dist.track.attempts import Attempt, Clock
 from gpt2dist.track.budget import BudgetGuard
-from gpt2dist.track.ledger import Attempt, Ledger
+from gpt2dist.track.ledger import Ledger
 from gpt2dist.train.core.control import Control, single_process_group
 from gpt2dist.train.core.engine import StepResult
 from gpt2dist.train.core.loop import (
@@ -79,12 +80,14 @@ def test_a_run_never_costs_more_than_its_limit(tmp_path, row_every, save_every):
         work, saved = Work(seed), []
         attempt = Attempt.starting("a", work.now - START, (USD_PER_SECOND * 3600, "config"))
         path = tmp_path / f"{seed}.json"
-        ledger = Ledger.open(path, attempt, clock=lambda work=work: work.now)
+        clock = Clock(lambda work=work: work.now, lambda work=work: work.now, "boot")
+        ledger = Ledger.open(path, attempt, clock=clock)
         guard = BudgetGuard(config.budget, ledger)
 
         def save(state, work=work, saved=saved):
             work.takes(SAVE)
             saved.append(state.step)
+            return True
 
         with single_process_group("cpu"):
             around = Surroundings(
