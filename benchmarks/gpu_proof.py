@@ -63,7 +63,7 @@ def main() -> int:
         result = {"about": about(), "findings": found}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    missed = [record for record in found if not _holds(record)]
+    missed = [record for record in found if not holds(record)]
     print(f"{len(found)} figures, {len(missed)} below what they must reach; {UNPROVEN}")
     return 1 if missed else 0
 
@@ -128,7 +128,7 @@ def _run_section(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _holds(record: dict[str, Any]) -> bool:
+def holds(record: dict[str, Any]) -> bool:
     from proof.bench import Finding
 
     return Finding(**{name: value for name, value in record.items() if name != "section"}).holds
@@ -143,7 +143,7 @@ def _show(found: list[dict[str, Any]]) -> None:
         value = "-" if record["value"] is None else f"{record['value']:,.4g}"
         bounds = [f"{sign} {record[key]:,.4g}" for key, sign in (("least", ">="), ("most", "<="))
                   if record[key] is not None]  # fmt: skip
-        mark = " " if _holds(record) else "!"
+        mark = " " if holds(record) else "!"
         line = f"{mark} {record['what']:58} {value:>12} {record['unit']:12} {' '.join(bounds)}"
         print(line.rstrip() + (f"  ({record['note']})" if record["note"] else ""))
     print()
